@@ -3,6 +3,7 @@
 Never imports fastbp. Good to about 1e-13 relative away from a clip's edges; truth.py is for what lies beyond.
 Layer i: z = a W + b, W of shape (fan_in, fan_out), the rows of X are examples.
 """
+
 import itertools
 
 import numpy as np
@@ -155,9 +156,9 @@ def unflatten(vector, sizes):
     """Lists of W and b, views into a flat vector laid out W0 b0 W1 b1 ..."""
     weights, biases, start = [], [], 0
     for n_in, n_out in itertools.pairwise(sizes):
-        weights.append(vector[start:start + n_in * n_out].reshape(n_in, n_out))
+        weights.append(vector[start : start + n_in * n_out].reshape(n_in, n_out))
         start += n_in * n_out
-        biases.append(vector[start:start + n_out])
+        biases.append(vector[start : start + n_out])
         start += n_out
     assert start == vector.size
     return weights, biases
@@ -197,8 +198,9 @@ def backward(dY, parameters, sizes, activations, X):
     return backward_from(dZ, parameters, sizes, activations, inputs, logits)
 
 
-def value_and_grad(parameters, sizes, activations, loss, X, Y, *, sample_weight=None, reduction="mean",
-                   clip=None, eps=EPS):
+def value_and_grad(
+    parameters, sizes, activations, loss, X, Y, *, sample_weight=None, reduction="mean", clip=None, eps=EPS
+):
     """(loss, flat gradient); integer labels for cross_entropy as a 1-D Y."""
     parameters = np.asarray(parameters, dtype=np.float64)
     Y = np.asarray(Y)

@@ -1,4 +1,5 @@
 """The reference is itself checked: against 60 digits, and against differences of its own loss."""
+
 import itertools
 
 import mpmath

@@ -8,6 +8,7 @@ within e^-750 of its limit, which 60 digits of y alone would not show.
 Each result comes with its `scale`: the sum of the absolute values of the terms that it is the sum of. A
 result much smaller than its scale is small because its inputs happen to cancel; rounding decides its digits.
 """
+
 from dataclasses import dataclass
 from functools import cache
 
@@ -119,7 +120,7 @@ def softmax_points(z):
     total = mp.fsum(e)
     points = []
     for k, own in enumerate(e):
-        others = mp.fsum(e[:k] + e[k + 1:])
+        others = mp.fsum(e[:k] + e[k + 1 :])
         slope = own * others / total**2
         if own > others:
             points.append(Point(ONE, -others / total, slope, slope))
@@ -153,12 +154,12 @@ def canonical(activation, z, t):
         return value, [tk * sigma(-zk) for zk, tk in pairs], [(1 - tk) * sigma(zk) for zk, tk in pairs]
     pairs = list(zip(softmax_points(z), t, strict=True))
     value = mp.fsum(-tk * p.log_y for p, tk in pairs)
-    rising = [p.y * mp.fsum(t[:k] + t[k + 1:]) for k, (p, _) in enumerate(pairs)]
+    rising = [p.y * mp.fsum(t[:k] + t[k + 1 :]) for k, (p, _) in enumerate(pairs)]
     return value, [tk * p.one_minus_y for p, tk in pairs], rising
 
 
 def head(activation, loss, z, t, clip, eps):
-    """One example: (loss, [dloss/dz], [scale of each]) for logits z and targets t, both sequences of floats."""
+    """One example: (loss, [dloss/dz], [scale of each]) for logits z and targets t, sequences of floats."""
     z, t = exact(z), exact(t)
     if clip is None and (activation, loss) in CANONICAL:
         value, falling, rising = canonical(activation, z, t)
