@@ -1,0 +1,240 @@
+"""Derivatives along a line from values of the loss alone, each with an error bar.
+
+A ``Line`` is a point and a direction.  It collects the loss at ``centre + h * direction`` and ``centre - h *
+direction`` for many steps h and compares the change of the loss with the change that the analytic gradient
+predicts for exactly those two points (so that rounding the points, as in float32, costs nothing).  What is
+extrapolated to h = 0 is the *conflict*: numerical minus analytic derivative along the direction.  For a right
+gradient it is zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .problem import Problem, Vector
+
+SAFETY = 4.0  # a difference quotient may be off by SAFETY * noise / h
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the error it may have."""
+
+    value: float
+    bar: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was seen at one step."""
+
+    h: float
+    plus: float  # loss ahead minus loss at the centre minus the predicted change
+    minus: float  # loss at the centre minus loss behind minus the predicted change
+    conflict: float  # (plus + minus) / (2 h)
+    noise: float  # how uncertain the conflict is because the loss is noisy
+    flat: bool  # the loss did not move at all
+
+    @property
+    def ahead(self) -> float:
+        return self.plus / self.h
+
+    @property
+    def behind(self) -> float:
+        return self.minus / self.h
+
+    @property
+    def gap(self) -> float:
+        """Slope ahead minus slope behind: shrinks like h where the loss is smooth, stays where it has a kink."""
+        return self.ahead - self.behind
+
+
+class Line:
+    """The loss along one direction through one point, compared with what the gradient predicts."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        direction: Vector,
+        gradient: Vector,
+        noise: float,
+        centre: Vector | None = None,
+        support: slice | None = None,
+    ) -> None:
+        self.problem = problem
+        self.centre = problem.w0 if centre is None else centre
+        self.direction = direction
+        self.gradient = gradient
+        self.noise = noise
+        self.support = support or slice(0, direction.size)
+        self.slope = float(gradient[self.support] @ direction[self.support])
+        self.value = math.nan if centre is not None else problem.loss0
+        self.samples: dict[float, Sample] = {}
+        self.failed_steps: set[float] = set()
+
+    def measure(self, h: float) -> Sample | None:
+        """Evaluate at one step; None where the loss is not finite or the step is lost in rounding."""
+        if h in self.samples or h in self.failed_steps:
+            return self.samples.get(h)
+        problem, part = self.problem, self.support
+        if math.isnan(self.value):
+            self.value = problem.loss(self.centre)
+        ahead, behind = self.centre.copy(), self.centre.copy()
+        ahead[part] += h * self.direction[part]
+        behind[part] -= h * self.direction[part]
+        ahead, behind = problem.parameters.quantise(ahead), problem.parameters.quantise(behind)
+        gradient, centre = self.gradient[part], self.centre[part]
+        change_ahead = float(gradient @ (ahead[part] - centre))
+        change_behind = float(gradient @ (centre - behind[part]))
+        if not (np.any(ahead[part] != centre) and np.any(behind[part] != centre)):
+            self.failed_steps.add(h)
+            return None
+        loss_ahead, loss_behind = problem.loss(ahead), problem.loss(behind)
+        if not (math.isfinite(loss_ahead) and math.isfinite(loss_behind) and math.isfinite(self.value)):
+            self.failed_steps.add(h)
+            return None
+        size = max(abs(loss_ahead), abs(loss_behind), abs(self.value))
+        base = abs(problem.loss0)
+        noise = self.noise * max(1.0, size / base) if base > 0 else self.noise
+        noise = max(noise, 0.3 * problem.loss_unit * size)
+        plus = (loss_ahead - self.value) - change_ahead
+        minus = (self.value - loss_behind) - change_behind
+        conflict = ((loss_ahead - loss_behind) - (change_ahead + change_behind)) / (2 * h)
+        flat = loss_ahead == self.value == loss_behind
+        sample = Sample(h, plus, minus, conflict, SAFETY * noise / min(h, 1.0), flat)
+        self.samples[h] = sample
+        return sample
+
+    def ladder(self) -> list[Sample]:
+        """All samples, largest step first."""
+        return [self.samples[h] for h in sorted(self.samples, reverse=True)]
+
+    def estimate(self) -> Estimate:
+        """The best value of the conflict from all steps tried: Romberg's table, the smallest error bar wins."""
+        return extrapolate([(s.h, s.conflict, s.noise) for s in self.ladder()])
+
+    def solve(self, start: float, target: float, pairs: int = 6, largest: float = 8.0) -> Estimate:
+        """Look for a step where neither curvature nor noise matters, until the error bar is at most ``target``."""
+        h = start
+        self.measure(h)
+        self.measure(h / 2)
+        while len(self.samples) + len(self.failed_steps) < pairs:
+            best = self.estimate()
+            if best.bar <= target:
+                break
+            ladder = self.ladder()
+            if len(ladder) < 2:
+                h = min([*self.samples, *self.failed_steps]) / 16
+                self.measure(h)
+                self.measure(h / 2)
+                continue
+            low, lowest = ladder[-2], ladder[-1]
+            if abs(low.conflict - lowest.conflict) > 2 * (low.noise + lowest.noise):
+                ratio = max(lowest.noise, 1e-300) / abs(low.conflict - lowest.conflict)
+                shrink = min(max(ratio ** (1 / 3), 1 / 64), 1 / 2.5)
+                new = lowest.h * shrink
+            else:
+                top = ladder[0]
+                if len(ladder) > 1 and abs(top.conflict - ladder[1].conflict) > 2 * (top.noise + ladder[1].noise):
+                    new = math.sqrt(top.h * ladder[1].h)  # noise below, curvature above: fill in between
+                    if top.h / ladder[1].h < 2.2:
+                        break
+                else:
+                    new = min(top.h * (8 if top.flat or best.bar > 100 * target else 3), largest)
+                    if new <= top.h or new in self.failed_steps:
+                        break
+            if self.measure(new) is None and new < min(self.samples, default=new):
+                break
+        return self.estimate()
+
+    def descend(self, smallest: float = 1e-15) -> Estimate:
+        """Take ever smaller steps while they can still say something about the conflict."""
+        best = self.estimate()
+        h = min(self.samples, default=1e-3)
+        for _ in range(24):
+            h /= 4
+            if h < smallest:
+                break
+            sample = self.measure(h)
+            if sample is None:
+                if h in self.failed_steps and not self.samples:
+                    continue
+                break
+            best = self.estimate()
+            if sample.noise > max(abs(sample.conflict), abs(best.value)) / 2:
+                break
+        return best
+
+    def fits_zero(self, allowed: float) -> bool:
+        """Is a conflict of at most ``allowed`` compatible with what was seen at the most telling small steps?
+
+        A true conflict stays as h falls.  It is refuted by one smaller step at which numerical and analytic value
+        agree although that step could have shown the conflict.
+        """
+        best = self.estimate()
+        if abs(best.value) <= best.bar * 2.5 + allowed:
+            return True
+        for s in self.ladder():
+            if s.h < best.step and s.noise < abs(best.value) / 6 and abs(s.conflict) <= s.noise + allowed:
+                return True
+        return self.shrinks()
+
+    def shrinks(self) -> bool:
+        """Does the conflict keep falling with h down to the smallest telling step (a steep or rough function)?"""
+        telling = [s for s in self.ladder() if s.noise < abs(s.conflict) / 4]
+        if len(telling) < 3:
+            return False
+        a, b, c = telling[-3:]
+        first, last = abs(a.conflict) / abs(b.conflict), abs(b.conflict) / abs(c.conflict)
+        power = 0.2  # at least like h ** 0.2
+        return first > (a.h / b.h) ** power and last > (b.h / c.h) ** power
+
+    def kink(self) -> float:
+        """The jump of the slope at the centre if there is one, else 0."""
+        telling = [s for s in self.ladder() if 2 * s.noise < abs(s.gap) / 5]
+        if len(telling) < 2:
+            return 0.0
+        low = telling[-1]
+        high = next((s for s in reversed(telling) if s.h >= 3.9 * low.h), telling[-2])
+        if high.h < 1.9 * low.h:
+            return 0.0
+        return low.gap if abs(low.gap) > 0.7 * abs(high.gap) and low.gap * high.gap > 0 else 0.0
+
+
+def extrapolate(points: list[tuple[float, float, float]]) -> Estimate:
+    """Romberg extrapolation of values at steps h (largest first) to h = 0, with the noise carried along.
+
+    ``points`` holds (h, value, noise).  Every entry of the table gets an error bar: its distance from the two
+    entries that it was made of, plus its noise.
+    """
+    if not points:
+        return Estimate(math.nan, math.inf, 0.0)
+    if len(points) == 1:
+        h, value, noise = points[0]
+        return Estimate(value, math.inf, h)
+    best = Estimate(points[-1][1], math.inf, points[-1][0])
+    previous: list[tuple[float, float]] = []
+    for k, (h, value, noise) in enumerate(points):
+        row = [(value, noise)]
+        for j in range(1, min(k, 4) + 1):
+            ratio = (points[k - j][0] / h) ** 2
+            weight = 1.0 / (ratio - 1.0)
+            (finer, finer_noise), (coarser, coarser_noise) = row[j - 1], previous[j - 1]
+            new = finer + (finer - coarser) * weight
+            new_noise = finer_noise * (1 + weight) + coarser_noise * weight
+            spread = max(abs(new - finer), abs(new - coarser))
+            row.append((new, new_noise))
+            if spread + new_noise < best.bar:
+                best = Estimate(new, spread + new_noise, h)
+        if k:
+            # The plain central difference: its error is about a third of its change from the step before, if the
+            # function is smooth; the full change is taken.
+            change = abs(value - points[k - 1][1])
+            if change + noise < best.bar:
+                best = Estimate(value, change + noise, h)
+        previous = row
+    return best

@@ -1,0 +1,371 @@
+"""At a kink: does the gradient belong to the generalised derivative?
+
+Where the loss has a kink (relu at exactly 0, a tie in a maximum, the edge of a clip) there is no single gradient.
+Close to the point, on every side, there is one; the right answers at the point are these gradients and all their
+weighted means: the generalised derivative of Clarke.  That set is what the analytic gradient is held against here.
+
+One-sided differences along single parameters cannot do it: they accept max(a, b) at a = b with gradient (1, 1), and
+they refuse relu layers that start at zero with relu'(0) = 0.  So the check goes to points a little away from w0, on
+the sides that the analytic gradient itself seems to have chosen, and asks two things.  Is the gradient at w0 a
+weighted mean of the gradients at these points?  And are the gradients at these points right, numerically?
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .differences import Estimate, Line
+from .problem import BadGradient, Block, Vector
+from .screen import DECISIVE, Setting, disagrees, threshold
+from .simplex import mean_weights
+
+
+@dataclass
+class Outcome:
+    """What became of the blocks that seemed to be in conflict."""
+
+    certified: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    unclear: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    right_nearby: bool = False  # the user's gradient is right at all points looked at around w0
+
+
+def conflict_nearby(setting: Setting, line: Line, offset: Vector, delta: float, h: float) -> float:
+    """Numerical slope at ``w0 + delta * offset`` minus the analytic slope *at w0*, along the line's direction."""
+    centre = setting.problem.parameters.quantise(setting.problem.w0 + delta * offset)
+    probe = Line(setting.problem, line.direction, line.gradient, setting.noise, centre, line.support)
+    sample = probe.measure(h)
+    return sample.conflict if sample is not None else math.nan
+
+
+def is_smooth(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
+    """Is the loss smooth at w0 as far as the derivative along ``line`` is concerned?
+
+    Compared are the derivatives at pairs of points on opposite sides of w0.  Across a kink they differ, and keep
+    differing as the points move in; where the loss is smooth the difference falls with the distance.  None if the
+    noise hides it.
+    """
+    size = abs(estimate.value)
+    everything = slice(0, setting.scale.size)
+    for share in (0.003, 0.03):
+        h = 4 * setting.noise / (share * size) if size else math.inf
+        h = max(h, 1e-13)
+        delta = 40 * h
+        if delta < 0.05:
+            break
+    else:
+        return None
+    # A very steep function needs smaller steps than the noise would ask for.
+    small = min(estimate.step / 8, 1.0)
+    if small > h:
+        h, delta = min(small, 1e-6), 40 * min(small, 1e-6)
+    resolution = 4 * setting.noise / h + share * size
+    for _ in range(3):
+        offset = setting.random_direction(everything)
+        near = [conflict_nearby(setting, line, sign * offset, delta, h) for sign in (1, -1)]
+        if not np.all(np.isfinite(near)):
+            continue
+        apart = near[0] - near[1]
+        if abs(apart) <= 2 * resolution and abs(sum(near) / 2 - estimate.value) <= 2 * resolution + estimate.bar:
+            continue
+        far = [conflict_nearby(setting, line, sign * offset, 4 * delta, h) for sign in (1, -1)]
+        if np.all(np.isfinite(far)):
+            apart_far = far[0] - far[1]
+            centre, centre_far = sum(near) / 2 - estimate.value, sum(far) / 2 - estimate.value
+            grows = abs(apart_far) > 2.5 * abs(apart) or abs(apart) <= 2 * resolution
+            grows_too = abs(centre_far) > 2.5 * abs(centre) or abs(centre) <= 2 * resolution + estimate.bar
+            if grows and grows_too:
+                continue
+        return False
+    return True
+
+
+class NearbyGradients:
+    """A collection of the user's own gradients at points close to w0, to be combined and then verified."""
+
+    def __init__(self, setting: Setting, delta: float) -> None:
+        self.setting = setting
+        self.delta = delta
+        self.offsets: list[Vector] = []
+        self.limits: list[Vector] = []  # the gradient's limit as the point moves into w0
+        self.here: list[Vector] = []  # the gradient at the point itself
+        self.blur = np.zeros(setting.scale.size)
+        everything = slice(0, setting.scale.size)
+        self.tail = setting.random_direction(everything)
+        gradient = setting.gradient
+        self.base_unit = np.maximum(setting.tolerance, 16 * setting.problem.gradient_unit * np.abs(gradient))
+        tiny = 1e-12 * max(abs(setting.problem.loss0), setting.noise) / setting.scale
+        self.base_unit = np.maximum(self.base_unit, tiny)
+
+    def add(self, offset: Vector) -> int | None:
+        """Take the gradient at ``w0 + delta * offset`` (and twice as far, to extrapolate); its index, or None."""
+        problem, delta = self.setting.problem, self.delta
+        try:
+            points = [problem.parameters.quantise(problem.w0 + t * delta * offset) for t in (1.0, 2.0)]
+            (_, near), (_, far) = (problem.loss_and_gradient(p) for p in points)
+        except BadGradient:
+            return None
+        if not (np.all(np.isfinite(near)) and np.all(np.isfinite(far))):
+            return None
+        self.offsets.append(offset)
+        self.here.append(near)
+        self.limits.append(2 * near - far)
+        self.blur = np.maximum(self.blur, 30 * delta * np.minimum(np.abs(near - far), np.abs(self.setting.gradient)))
+        return len(self.offsets) - 1
+
+    def unit(self) -> Vector:
+        return self.base_unit + self.blur
+
+    def led_by(self, block: Block, pattern: Vector) -> Vector:
+        """Move ``block`` by ``pattern``, and everything else a hundredth as far, so that no other kink stays put."""
+        offset = 0.01 * self.tail
+        offset[block.slice] = pattern[block.slice]
+        return offset
+
+    def sides(self, plus: int, minus: int, part: slice) -> list[Vector]:
+        """For each entry of ``part`` the side that its gradient at w0 agrees with, seen from one pair of points.
+
+        Where the gradient lies between the two sides, patterns are made for several shares, so that their mean can
+        reach it.
+        """
+        gradient = self.setting.gradient[part]
+        above, below = self.limits[plus][part], self.limits[minus][part]
+        jump = above - below
+        known = np.abs(jump) > 3 * self.unit()[part]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(known, np.clip((gradient - below) / jump, 0.0, 1.0), 0.5)
+        if not known.any():
+            return []
+        levels = np.unique(np.round(share[known], 6))
+        cuts = (levels[:-1] + levels[1:]) / 2 if levels.size > 1 else np.array([])
+        if levels[0] > 1e-6:
+            cuts = np.append(cuts, levels[0] / 2)
+        if levels[-1] < 1 - 1e-6:
+            cuts = np.append(cuts, (1 + levels[-1]) / 2)
+        if cuts.size == 0:
+            cuts = np.array([0.5])
+        if cuts.size > 8:
+            cuts = np.quantile(cuts, np.linspace(0.02, 0.98, 8))
+        patterns = []
+        size = np.abs(self.offsets[plus][part])
+        for cut in cuts:
+            pattern = self.offsets[plus].copy()
+            pattern[part] = np.where(share > cut, size, -size)
+            patterns.append(pattern)
+        return patterns
+
+    def rest(self, entries: np.ndarray) -> tuple[Vector, float, Vector]:
+        """Weights of the best mean, the largest remaining difference in tolerances, and the difference itself."""
+        target, unit = self.setting.gradient[entries], self.unit()[entries]
+        weights, left = mean_weights([v[entries] for v in self.limits], target, unit)
+        return weights, float(np.abs(left).max(initial=0.0)), left * unit
+
+    def search(self, blocks: list[Block], entries: np.ndarray, rounds: int) -> Vector | None:
+        """Weights of a mean that equals the gradient at w0 on ``entries``, or None."""
+        scale = self.setting.scale
+        everything = slice(0, scale.size)
+        if not self.offsets:
+            start = self.setting.random_direction(everything)
+            self.add(start)
+            self.add(-start)
+            up = np.abs(self.setting.random_direction(everything))
+            for block in blocks:
+                plus, minus = self.add(self.led_by(block, up)), self.add(self.led_by(block, -up))
+                if plus is not None and minus is not None:
+                    for pattern in self.sides(plus, minus, block.slice):
+                        self.add(pattern)
+            plus, minus = self.add(up), self.add(-up)
+            if plus is not None and minus is not None:
+                for pattern in self.sides(plus, minus, everything):
+                    self.add(pattern)
+        if not self.offsets:
+            return None
+        weights, worst, left = self.rest(entries)
+        for attempt in range(rounds):
+            if worst <= 1.5:
+                return weights
+            before = worst
+            aim = np.zeros(scale.size)
+            aim[entries] = -left * scale[entries]
+            top = float(np.abs(aim).max())
+            if top == 0:
+                return weights
+            push = scale * aim / top
+            for sign in (1.0, -1.0):
+                self.add(sign * push + 0.01 * self.tail)
+            best = int(np.argmax(weights))
+            off = np.abs(self.limits[best] - self.setting.gradient) > 3 * self.unit()
+            for block in blocks:
+                if off[block.slice].any():
+                    flipped = self.offsets[best].copy()
+                    flipped[block.slice] = np.where(off[block.slice], -flipped[block.slice], flipped[block.slice])
+                    self.add(flipped)
+            extra = self.setting.random_direction(everything)
+            self.add(extra)
+            self.add(-extra)
+            weights, worst, left = self.rest(entries)
+            if attempt >= 4 and worst > 0.999 * before and attempt >= rounds // 2:
+                break
+        return weights if worst <= 1.5 else None
+
+    def verify(self, index: int, block: Block, directions: int = 2) -> bool | None:
+        """Is the user's gradient at point ``index`` numerically right within ``block``?  None if noise hides it."""
+        setting, part = self.setting, block.slice
+        centre = setting.problem.parameters.quantise(setting.problem.w0 + self.delta * self.offsets[index])
+        gradient = self.here[index]
+        verdict: bool | None = True
+        local = Setting(setting.problem, gradient, setting.scale, setting.tolerance, setting.noise, setting.rng,
+                        setting.step)
+        for _ in range(min(directions, block.size)):
+            direction = setting.random_direction(part)
+            line = local.line(direction, part, centre)
+            need = threshold(setting, direction, part)
+            allowed = max(local.slack(direction, part), need)
+            estimate = line.solve(self.delta / 64, 0.3 * need, pairs=6, largest=self.delta / 16)
+            if disagrees(local, line, estimate, allowed):
+                return False
+            estimate = line.estimate()
+            norm = max(float(np.linalg.norm(gradient[part] * direction[part])),
+                       float(np.linalg.norm(setting.gradient[part] * direction[part])))
+            reference = max(float(np.linalg.norm(v[part] * direction[part])) for v in self.here)
+            if DECISIVE * estimate.bar > 0.05 * max(norm, reference) + 1e-6 * abs(setting.problem.loss0):
+                verdict = None
+        return verdict
+
+
+def numerical_hull(setting: Setting, blocks: list[Block], lines: list[Line], offsets: list[Vector],
+                   delta: float) -> tuple[bool | None, float]:
+    """The same question from values of the loss alone: is zero a weighted mean of the conflicts at nearby points?
+
+    Used where the user's gradient cannot serve as a guide because it is wrong near w0 too.  Returns the answer and
+    the distance to the nearest mean, as a share of the slopes involved.
+    """
+    directions: list[tuple[Vector, slice]] = [(line.direction, line.support) for line in lines]
+    for block in blocks:
+        if block.size <= 8:
+            directions += [(setting.coordinate(i), slice(i, i + 1)) for i in range(block.start, block.stop)]
+        else:
+            directions += [(setting.random_direction(block.slice), block.slice) for _ in range(5)]
+    rows, bars = [], []
+    for offset in offsets:
+        conflicts, row_bars = [], []
+        for direction, part in directions:
+            values = []
+            for t in (1.0, 2.0):
+                centre = setting.problem.parameters.quantise(setting.problem.w0 + t * delta * offset)
+                line = setting.line(direction, part, centre)
+                values.append(line.solve(delta / 64, 0.0, pairs=3, largest=delta / 16))
+            conflicts.append(2 * values[0].value - values[1].value)
+            change = abs(values[0].value - values[1].value)
+            row_bars.append(2 * values[0].bar + values[1].bar + 30 * delta * change)
+        if np.all(np.isfinite(conflicts)) and np.all(np.isfinite(row_bars)):
+            rows.append(np.array(conflicts))
+            bars.append(np.array(row_bars))
+    if len(rows) < 2:
+        return None, math.nan
+    slopes = np.array([abs(float(setting.gradient @ d)) for d, _ in directions])
+    spread = np.ptp(np.stack(rows), axis=0)
+    unit = np.median(np.stack(bars), axis=0)
+    tolerance = np.array([max(threshold(setting, d, p), setting.slack(d, p)) for d, p in directions])
+    unit = np.maximum(unit, tolerance) + 1e-14 * slopes + 1e-300
+    _, left = mean_weights(rows, np.zeros(len(directions)), unit)
+    worst = int(np.argmax(np.abs(left)))
+    size = max(float(slopes[worst]), float(spread[worst]), float(np.abs(np.stack(rows)[:, worst]).max()))
+    share = abs(float(left[worst])) * float(unit[worst]) / size if size else 0.0
+    if abs(left[worst]) <= 2.5:
+        if np.any(DECISIVE * unit > 0.2 * np.maximum(spread, slopes) + 1e-6 * abs(setting.problem.loss0)):
+            return None, share
+        return True, share
+    return False, share
+
+
+def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], excluded: set[str]) -> Outcome:
+    """Decide for the blocks in ``conflicts``, all of which touch a kink, whether their gradient is a valid choice.
+
+    ``blocks`` are all blocks; those in ``excluded`` are known to be wrong and do not take part.
+    """
+    outcome = Outcome()
+    usable = [b for b in blocks if b.name not in excluded]
+    doubtful = [b for b in usable if b.name in conflicts]
+    size = max(abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))), 1e-300)
+    base = min(max((setting.noise / size) ** (1 / 3), 1e-6), 0.02)
+    open_blocks = list(doubtful)
+    failed_nearby: set[str] = set()
+    last: NearbyGradients | None = None
+    if not setting.problem.fixed_gradient:
+        for delta in (base, base / 30, min(base * 20, 0.05)):
+            nearby = NearbyGradients(setting, delta)
+            last = last or nearby
+            rounds = 12 if delta == base else 3
+            groups = [usable] if len(usable) == len(doubtful) else [usable, doubtful]
+            groups += [[b] for b in doubtful] if len(doubtful) > 1 else []
+            done: set[str] = set()
+            for group in groups:
+                wanted = [b for b in group if b in open_blocks and b.name not in done]
+                if not wanted:
+                    continue
+                entries = np.concatenate([np.arange(b.start, b.stop) for b in group])
+                weights = nearby.search(doubtful, entries, rounds)
+                if weights is None:
+                    continue
+                used = [i for i in np.flatnonzero(weights > 1e-5)]
+                for block in wanted:
+                    answers = [nearby.verify(int(i), block) for i in used]
+                    if all(a is True for a in answers):
+                        done.add(block.name)
+                    elif any(a is False for a in answers):
+                        failed_nearby.add(block.name)
+            if len(done) == len(doubtful) and len(doubtful) > 1 and weights is not None and group is not groups[0] \
+                    and group is not groups[1 if len(usable) != len(doubtful) else 0]:
+                # Each block is a valid choice on its own, but no choice of sides gives all of them at once.
+                done = set()
+                outcome.reasons = {b.name: "no choice of sides explains these blocks together" for b in doubtful}
+            open_blocks = [b for b in open_blocks if b.name not in done]
+            outcome.certified += [name for name in conflicts if name in done]
+            if not open_blocks:
+                return outcome
+        assert last is not None
+        sample = range(min(2, len(last.offsets)))
+        outcome.right_nearby = len(last.offsets) >= 2 and all(
+            last.verify(i, b) is True for i in sample for b in open_blocks)
+    nearby = last or NearbyGradients(setting, base)
+    offsets = _points_to_try(setting, nearby, open_blocks)
+    joint = outcome.reasons and len(open_blocks) > 1
+    groups = [open_blocks] if joint else [[b] for b in open_blocks]
+    for group in groups:
+        lines = [conflicts[b.name] for b in group]
+        answer, share = numerical_hull(setting, group, lines, offsets, nearby.delta)
+        names = [b.name for b in group]
+        if answer is True:
+            outcome.certified += names
+        elif answer is None:
+            outcome.unclear += names
+        else:
+            outcome.wrong += names
+            for name in names:
+                outcome.reasons.setdefault(
+                    name, f"on a kink, and not among the slopes found around it ({share:.1e} away)")
+    return outcome
+
+
+def _points_to_try(setting: Setting, nearby: NearbyGradients, blocks: list[Block]) -> list[Vector]:
+    """Directions in which to step away from w0 for `numerical_hull`."""
+    everything = slice(0, setting.scale.size)
+    offsets = list(nearby.offsets[:10])
+    for _ in range(2):
+        random = setting.random_direction(everything)
+        offsets += [random, -random]
+    up = np.abs(setting.random_direction(everything))
+    for block in blocks:
+        offsets += [nearby.led_by(block, up), nearby.led_by(block, -up)]
+        if block.size <= 4:
+            for i in range(block.start, block.stop):
+                for sign in (1.0, -1.0):
+                    single = 0.01 * nearby.tail
+                    single[i] = sign * setting.scale[i]
+                    offsets.append(single)
+    return offsets[:40]

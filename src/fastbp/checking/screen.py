@@ -1,0 +1,263 @@
+"""Looking at many entries at once: random directions within a block, and bisection where one of them disagrees.
+
+Along a random direction that moves every entry of a block, the derivative of the loss is the sum of all the block's
+gradient entries, each times a random number.  One wrong entry makes that sum wrong, so a few directions vouch for
+thousands of entries.  Where a direction disagrees, the block is halved again and again, always following the half
+with the larger disagreement, until single entries are left; those are then looked at one by one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .differences import Estimate, Line
+from .problem import Block, Problem, Vector
+
+DIRECTIONS = 3
+DECISIVE = 2.5  # a conflict counts only beyond this many error bars
+
+
+@dataclass
+class Setting:
+    """What all parts of one check share."""
+
+    problem: Problem
+    gradient: Vector
+    scale: Vector
+    tolerance: Vector
+    noise: float
+    rng: np.random.Generator
+    step: float
+
+    def line(self, direction: Vector, support: slice | None = None, centre: Vector | None = None) -> Line:
+        return Line(self.problem, direction, self.gradient, self.noise, centre, support)
+
+    def slack(self, direction: Vector, part: slice) -> float:
+        """How far off the analytic slope along a direction may be for rounding alone."""
+        return 16 * self.problem.gradient_unit * float(np.linalg.norm(self.gradient[part] * direction[part]))
+
+    def random_direction(self, part: slice) -> Vector:
+        """Every entry of ``part`` moves by 0.5 to 1 of its scale, up or down at random."""
+        direction = np.zeros(self.scale.size)
+        size = part.stop - part.start
+        direction[part] = self.scale[part] * self.rng.choice([-1.0, 1.0], size) * self.rng.uniform(0.5, 1.0, size)
+        return direction
+
+    def coordinate(self, index: int) -> Vector:
+        direction = np.zeros(self.scale.size)
+        direction[index] = self.scale[index]
+        return direction
+
+
+@dataclass
+class Entry:
+    """One entry of the gradient beside its numerical value."""
+
+    flat: int
+    block: str
+    index: tuple[int, ...]
+    analytic: float
+    numerical: float
+    bar: float
+    wrong: bool
+    decided: bool
+    jump: float  # slope ahead minus slope behind where the entry sits on a kink, else 0
+    ahead: float
+    behind: float
+    steps: list[tuple[float, float, float]] = field(default_factory=list)  # (step, conflict, noise)
+
+    @property
+    def relative(self) -> float:
+        size = max(abs(self.analytic), abs(self.numerical))
+        return abs(self.analytic - self.numerical) / size if size else 0.0
+
+
+@dataclass
+class Screened:
+    """What the random directions said about one block."""
+
+    block: Block
+    state: str = "agrees"  # "agrees", "conflict", "unclear"
+    lines: list[Line] = field(default_factory=list)
+    visible: float = math.inf  # the smallest error of one entry that would have been seen, absolute
+    visible_share: float = math.inf  # the smallest relative error of the whole block that would have been seen
+    conflict: tuple[Line, Estimate] | None = None
+    kinked: bool = False
+    invariant: bool = False  # the loss does not depend on the block at all
+    entries: list[Entry] = field(default_factory=list)
+    note: str = ""
+
+
+def threshold(setting: Setting, direction: Vector, part: slice) -> float:
+    """A conflict along ``direction`` below this cannot come from one entry beyond its tolerance."""
+    return 0.9 * float(np.min(setting.tolerance[part] * np.abs(direction[part])))
+
+
+def disagrees(setting: Setting, line: Line, estimate: Estimate, allowed: float) -> bool:
+    """Confirm a suspicion: go down to smaller steps, and believe only a conflict that no smaller step refutes."""
+    if abs(estimate.value) <= DECISIVE * estimate.bar + allowed:
+        return False
+    line.descend()
+    return not line.fits_zero(allowed)
+
+
+def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
+    """Compare the gradient along a few random directions within ``block``."""
+    result = Screened(block)
+    part = block.slice
+    small = block.size <= DIRECTIONS
+    directions: list[Vector] = [setting.coordinate(i) for i in range(block.start, block.stop)] if small \
+        else [setting.random_direction(part) for _ in range(DIRECTIONS)]
+    largest = float(np.max(np.abs(setting.gradient[part])))
+    visible, shares = [], []
+    for direction in directions:
+        line = setting.line(direction, part)
+        allowed = max(setting.slack(direction, part), threshold(setting, direction, part))
+        spread = np.abs(direction[part])
+        typical = float(np.median(spread[spread > 0]))
+        norm = float(np.linalg.norm(setting.gradient[part] * direction[part]))
+        target = max(0.3 * threshold(setting, direction, part), 0.1 * setting.slack(direction, part))
+        estimate = line.solve(setting.step, target, pairs=6 if direction is directions[0] else 4)
+        coarse = DECISIVE * estimate.bar > limit * largest * typical or DECISIVE * estimate.bar > 0.1 * limit * norm
+        if coarse:
+            estimate = line.solve(setting.step, target, pairs=12)
+        result.lines.append(line)
+        if math.isfinite(estimate.bar) and 1e-9 < estimate.step < 0.3:
+            setting.step = min(max(2 * estimate.step, 1e-8), 0.1)
+        if disagrees(setting, line, estimate, allowed):
+            result.conflict = (line, line.estimate())
+            result.state = "conflict"
+            break
+        estimate = line.estimate()
+        seen = DECISIVE * estimate.bar + allowed
+        visible.append(seen / typical)
+        shares.append(seen / norm if norm else math.inf)
+        result.kinked = result.kinked or line.kink() != 0
+    if result.state == "conflict":
+        return result
+    if small and visible:
+        result.visible, result.visible_share = max(visible), max(shares)
+    elif visible:
+        result.visible, result.visible_share = float(np.median(visible)), float(np.median(shares))
+    fine = result.visible <= limit * largest and result.visible_share <= 0.1 * limit
+    if not fine and not _independent(setting, result, largest):
+        result.state = "unclear"
+    return result
+
+
+def _independent(setting: Setting, result: Screened, largest: float) -> bool:
+    """Is the block's derivative zero as far as anybody can tell: claimed to be (all but) zero, and the loss does
+    not move beyond its noise however far one goes?"""
+    biggest = float(np.max(np.abs(setting.gradient * setting.scale)))
+    here = float(np.max(np.abs((setting.gradient * setting.scale)[result.block.slice])))
+    if here > 0 and (here > 100 * setting.problem.gradient_unit * biggest or here == biggest):
+        return False
+    if here == 0:
+        size = max(abs(setting.problem.loss0), setting.noise)
+        spread = np.min(setting.scale[result.block.slice])
+        return result.visible * spread <= 1e-6 * size or all(line.ladder() and line.ladder()[-1].flat
+                                                             for line in result.lines)
+    for line in result.lines:
+        sample = line.measure(8.0)
+        if sample is None or abs(sample.conflict) > sample.noise:
+            return False
+    result.invariant = True
+    return True
+
+
+def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
+    """Look at one entry on its own: central and one-sided differences over many steps."""
+    problem = setting.problem
+    block = problem.block_of(flat)
+    direction = setting.coordinate(flat)
+    scale = float(setting.scale[flat])
+    part = slice(flat, flat + 1)
+    line = setting.line(direction, part)
+    tolerance = float(setting.tolerance[flat]) * scale
+    estimate = line.solve(setting.step, 0.2 * tolerance, pairs=14 if thorough else 4)
+    allowed = max(tolerance, setting.slack(direction, part))
+    wrong = disagrees(setting, line, estimate, allowed)
+    if wrong and thorough:
+        for h in (1.0, 0.1, 1e-2, 1e-3):
+            line.measure(h)
+    estimate = line.estimate()
+    jump = line.kink() / scale
+    analytic = float(setting.gradient[flat])
+    ladder = line.ladder()
+    smallest = min((s for s in ladder if s.noise < max(abs(s.gap), abs(s.conflict)) or s is ladder[0]),
+                   key=lambda s: s.h, default=None)
+    ahead = analytic + (smallest.ahead / scale if smallest else math.nan)
+    behind = analytic + (smallest.behind / scale if smallest else math.nan)
+    decided = wrong or DECISIVE * estimate.bar <= 100 * allowed
+    return Entry(flat, block.name, block.index(flat), analytic, analytic + estimate.value / scale,
+                 estimate.bar / scale, wrong, decided, jump, ahead, behind,
+                 [(s.h * scale, s.conflict / scale, s.noise / scale) for s in ladder])
+
+
+def bisect(setting: Setting, line: Line, estimate: Estimate, part: slice, budget: int = 0,
+           wanted: int = 1) -> tuple[list[Entry], bool]:
+    """Find wrong entries behind a conflict along ``line``, the largest disagreement first.
+
+    Returns the entries looked at (wrong ones first) and whether the search came to its end: if it did and found
+    nothing wrong, then the conflict is made up of differences that are each within their tolerance.
+    """
+    direction, step = line.direction, max(estimate.step, 1e-12)
+    budget = budget or 40 + 6 * max(1, math.ceil(math.log2(max(2, part.stop - part.start))))
+    queue: list[tuple[float, int, int]] = [(-abs(estimate.value), part.start, part.stop)]
+    conflicts = {(part.start, part.stop): (estimate.value, estimate.bar)}
+    entries: list[Entry] = []
+    while queue and budget > 0 and sum(e.wrong for e in entries) < wanted:
+        _, start, stop = heapq.heappop(queue)
+        if stop - start == 1:
+            entries.append(check_entry(setting, start))
+            continue
+        budget -= 1
+        value, bar = conflicts[start, stop]
+        middle = (start + stop) // 2
+        left, right = slice(start, middle), slice(middle, stop)
+        half_line = setting.line(direction, left)
+        half = half_line.solve(2 * step, max(abs(value) / 30, 0.3 * threshold(setting, direction, left)), pairs=4)
+        for half_part, half_value, half_bar in (
+            (left, half.value, half.bar),
+            (right, value - half.value, bar + half.bar),
+        ):
+            if half_bar < math.inf and abs(half_value) + half_bar < threshold(setting, direction, half_part):
+                continue
+            if abs(half_value) <= half_bar and half_bar < math.inf and half_bar < abs(value) / 4:
+                continue
+            conflicts[half_part.start, half_part.stop] = (half_value, half_bar)
+            heapq.heappush(queue, (-abs(half_value), half_part.start, half_part.stop))
+    entries.sort(key=lambda e: (not e.wrong, -e.relative))
+    return entries, not queue
+
+
+def locate_kinks(setting: Setting, line: Line, part: slice, most: int = 4) -> list[Entry]:
+    """Entries that sit on a kink: halve the block, following the halves across which the slope jumps."""
+    entries: list[Entry] = []
+    stack = [(part.start, part.stop)]
+    budget = 12 * math.ceil(math.log2(max(2, part.stop - part.start)) + 1)
+    while stack and len(entries) < most and budget > 0:
+        start, stop = stack.pop()
+        if stop - start == 1:
+            entry = check_entry(setting, start)
+            if entry.jump:
+                entries.append(entry)
+            continue
+        middle = (start + stop) // 2
+        for piece in (slice(middle, stop), slice(start, middle)):
+            budget -= 1
+            probe = setting.line(line.direction, piece)
+            step = max(line.ladder()[-1].h if line.samples else setting.step, 1e-9)
+            for h in (step, step / 4, step / 16):
+                probe.measure(h)
+            if probe.kink():
+                stack.append((piece.start, piece.stop))
+    return entries
+
+
+Progress = Callable[[str], None]
