@@ -1,11 +1,10 @@
-"""Regenerate every polynomial in src/fastbp/_math.pxd and _activations.pxd; prints coefficients and errors.
+"""Writes src/fastbp/polynomials.h: `python tools/fit_polynomials.py > src/fastbp/polynomials.h`
 
-Needs mpmath.  A fit is minimax in the weighted (mostly relative) error: least squares on Chebyshev nodes whose
+Needs mpmath; takes a minute.  A fit is minimax in the weighted (mostly relative) error: least squares on Chebyshev nodes whose
 weights are multiplied by the error (Lawson) until it is level.  Then the coefficients are rounded to the dtype one
 by one, lowest power first, and the others fitted again, so that rounding one is made good by the rest.
 """
 import struct
-import sys
 
 from mpmath import mp, mpf
 
@@ -93,55 +92,105 @@ def fit_ratio(f, low, high, top, bottom, dtype, rounds=12):
     return p, q, error
 
 
-def show(name, coefficients, error):
-    print(f"{name}: error {mp.nstr(error, 3)} = 2^{mp.nstr(mp.log(error, 2), 4)}")
-    for c in coefficients:
-        print(f"    {float(c)!r}")
+def log2_of(error):
+    return f"2^{mp.nstr(mp.log(error, 2), 4)}"
 
 
-def main(wanted):
+def atanh_rest(s):
+    """(log((1 + s) / (1 - s)) - 2 s) / s^3"""
+    return (2 * mp.atanh(s) - 2 * s) / s**3
+
+
+def expm1_rest(r):
+    """(expm1(r) - r) / r^2"""
+    return (mp.expm1(r) - r) / r**2 if abs(r) > 1e-9 else mpf(1) / 2 + r / 6
+
+
+def mills(t):
+    """The normal distribution's tail over sqrt(2 pi) times its density: exp(t^2 / 2) Phi(-t)"""
+    return mp.exp(t * t / 2) * mp.erfc(t / mp.sqrt(2)) / 2
+
+
+def split_constant(value, dtype, zero_bits):
+    """high + low = value, high with so many zero bits at its end that small integers times high are exact."""
+    bits = (24 if dtype == "f32" else 53) - zero_bits
+    scale = mpf(2) ** (bits - 1 - mp.floor(mp.log(value, 2)))
+    high = mp.nint(value * scale) / scale
+    return high, round_to(value - high, dtype)
+
+
+def tables(dtype):
+    """(comment, name, coefficients) of every table, and (comment, name, number) of every constant."""
+    f32 = dtype == "f32"
     ln2 = mp.log(2)
+    reach = ln2 * mpf("1.004")      # r = x - 2 n log(2) lies within log(2), up to rounding
+    tiny = mpf(10) ** -3
+
+    c, error = fit(expm1_rest, lambda r: abs(mp.expm1(r) / r**2), -reach, reach, 6 if f32 else 12, dtype)
+    yield f"expm1(r) = r + r^2 P(r), |r| <= log 2; {log2_of(error)}", "EXP_P", c
+
+    c, error = fit(lambda r: r * mp.coth(r / 2), lambda r: 2 / r, tiny, reach, 4 if f32 else 7, dtype,
+                   variable=lambda r: r * r, fixed=[mpf(2)])
+    yield f"exp(r) = (Q(r^2) + r) / (Q(r^2) - r), |r| <= log 2; {log2_of(error)}", "EXP_Q", c
+
+    c, error = fit(atanh_rest, lambda s: 2 / s**2, tiny, mpf("0.1717"), 3 if f32 else 7, dtype,
+                   variable=lambda s: s * s)
+    yield f"log((1 + s) / (1 - s)) = 2 s + s^3 R(s^2), |s| <= 3 - sqrt 8; {log2_of(error)}", "LOG_R", c
+
+    c, error = fit(atanh_rest, lambda s: 2 / s**2, tiny, mpf("0.33334"), 5 if f32 else 10, dtype,
+                   variable=lambda s: s * s)
+    yield f"the same for |s| <= 1/3; {log2_of(error)}", "LOG_WIDE_R", c
+
+    top = 5 if f32 else 10
+    p, q, error = fit_ratio(mills, 0, 15 if f32 else 39, top, top + 1, dtype)
+    yield f"exp(t^2/2) Phi(-t) = P(t) / Q(t), t >= 0; {log2_of(error)}", "MILLS_P", p
+    yield "its denominator", "MILLS_Q", q
+
+    for name, y in (("SOFTPLUS", lambda z: mp.log1p(mp.exp(z))), ("GELU", lambda z: z * mp.ncdf(z)),
+                    ("SILU", lambda z: z / (1 + mp.exp(-z)))):
+        root = mp.findroot(lambda z: y(z) - 1, 1)
+        high = round_to(root, dtype)
+
+        def slope(d):
+            return (1 - y(root + d)) / d if abs(d) > mpf(10) ** -20 else -mp.diff(y, root)
+
+        c, error = fit(slope, lambda d: abs(slope(d)), mpf(-0.25), mpf(0.25), 6 if f32 else 13, dtype)
+        yield f"where {name.lower()} is 1", f"{name}_ONE_HIGH", high
+        yield "", f"{name}_ONE_LOW", round_to(root - high, dtype)
+        yield f"1 - {name.lower()} = d T(d), d = z - that, |d| <= 1/4; {log2_of(error)}", f"{name}_ONE_T", c
+
+    high, low = split_constant(2 * ln2, dtype, 8 if f32 else 12)
+    yield "log 4; n * high is exact for the n that occur", "LOG4_HIGH", high
+    yield "", "LOG4_LOW", low
+    high, low = split_constant(ln2, dtype, 8 if f32 else 12)
+    yield "log 2, likewise", "LOG2_HIGH", high
+    yield "", "LOG2_LOW", low
+    yield "1 / log 4", "INVERSE_LOG4", round_to(1 / (2 * ln2), dtype)
+    yield "sqrt(1/2), where the logarithm's mantissas begin", "SQRT_HALF", round_to(mp.sqrt(mpf(1) / 2), dtype)
+    yield "1 / sqrt(2 pi)", "NORMAL_PEAK", round_to(1 / mp.sqrt(2 * mp.pi), dtype)
+
+
+def c_number(value, dtype):
+    return f"{float(value)!r}f" if dtype == "f32" else repr(float(value))
+
+
+def main():
+    print("/* Written by tools/fit_polynomials.py: coefficients, lowest power first, and the largest relative error of"
+          "\n * the function that they are for.  Constants are macros, so that the compiler folds them. */")
+    print("#ifndef FASTBP_POLYNOMIALS_H\n#define FASTBP_POLYNOMIALS_H\n")
     for dtype in "f32", "f64":
-        f32 = dtype == "f32"
-        if "exp" in wanted:
-            # expm1(r) = r + r^2 P(r), relative to expm1
-            def rest(r):
-                return mp.expm1(r) / r**2 - 1 / r if abs(r) > 1e-9 else mpf(1) / 2 + r / 6
-            show(f"exp {dtype}", *fit(rest, lambda r: abs(mp.expm1(r) / r**2), -ln2 * 1.004, ln2 * 1.004,
-                                      6 if f32 else 12, dtype, fixed=[mpf(0.5)]))
-        if "ratio" in wanted:
-            # exp(r) = (Q + r) / (Q - r) with Q = r coth(r/2), in r^2; the unit makes it the relative error of exp
-            show(f"ratio {dtype}", *fit(lambda r: r * mp.coth(r / 2), lambda r: 2 / r, mpf(10) ** -3, ln2 * 1.004,
-                                        4 if f32 else 7, dtype, variable=lambda r: r * r, fixed=[mpf(2)]))
-        def atanh_rest(s):
-            """(log((1 + s)/(1 - s)) - 2 s) / s^3"""
-            return (2 * mp.atanh(s) - 2 * s) / s**3
-        if "log" in wanted:
-            # log(1 + f) = 2 s + s^3 R(s^2), s = f / (2 + f), f in [sqrt(1/2) - 1, sqrt(2) - 1]
-            show(f"log {dtype}", *fit(atanh_rest, lambda s: 2 / s**2, mpf(10) ** -3, mpf("0.1717"),
-                                      4 if f32 else 7, dtype, variable=lambda s: s * s))
-            # the same for f in [0, 1]
-            show(f"log1p {dtype}", *fit(atanh_rest, lambda s: 2 / s**2, mpf(10) ** -3, mpf("0.33334"),
-                                        6 if f32 else 11, dtype, variable=lambda s: s * s))
-        if "gelu" in wanted:
-            # exp(t^2/2) Phi(-t) = P(t) / Q(t), t >= 0
-            def mills(t):
-                return mp.exp(t * t / 2) * mp.erfc(t / mp.sqrt(2)) / 2
-            top = 5 if f32 else 10
-            p, q, error = fit_ratio(mills, 0, 15 if f32 else 39, top, top + 1, dtype)
-            show(f"gelu P {dtype}", p, error)
-            show(f"gelu Q {dtype}", q, error)
-        if "root" in wanted:
-            # 1 - y = d R(d), d = z - z1, where y(z1) = 1
-            for name, y in (("softplus", lambda z: mp.log1p(mp.exp(z))), ("gelu", lambda z: z * mp.ncdf(z)),
-                            ("silu", lambda z: z / (1 + mp.exp(-z)))):
-                root = mp.findroot(lambda z: y(z) - 1, 1)
-                high = round_to(root, dtype)
-                def slope(d):
-                    return (1 - y(root + d)) / d if abs(d) > mpf(10) ** -20 else -mp.diff(y, root)
-                c, error = fit(slope, lambda d: abs(slope(d)), mpf(-0.25), mpf(0.25), 6 if f32 else 11, dtype)
-                print(f"root {name} {float(high)!r} + {float(round_to(root - high, dtype))!r}")
-                show(f"root {name} {dtype}", c, error)
+        print("#ifdef FASTBP_F32" if dtype == "f32" else "#else")
+        for comment, name, value in tables(dtype):
+            if comment:
+                print(f"/* {comment} */")
+            if isinstance(value, list):
+                print(f"#define {name}_TERMS {len(value)}")
+                print(f"static const real {name}[] = {{")
+                print("".join(f"    {c_number(c, dtype)},\n" for c in value) + "};")
+            else:
+                print(f"#define {name} {c_number(value, dtype)}")
+    print("#endif\n\n#endif")
 
 
-main(sys.argv[1:] or ["exp", "ratio", "log", "gelu", "root"])
+if __name__ == "__main__":
+    main()
