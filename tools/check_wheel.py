@@ -38,7 +38,7 @@ def check(folder: Path) -> None:
     """Check the one wheel in `folder`; raise SystemExit with the reason where it fails."""
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != 1 or len(list(folder.glob("*.tar.gz"))) != 1:
-        raise SystemExit(f"{folder}: one wheel and one sdist expected, got {sorted(map(str, folder.iterdir()))}")
+        raise SystemExit(f"{folder}: one wheel and one sdist expected, got {sorted(map(str, wheels))}")
     wheel = wheels[0].resolve()
     size = wheel.stat().st_size
     print(f"{wheel.name}: {size:,} bytes (at most {LARGEST:,})")

@@ -1,0 +1,331 @@
+"""Time fastbp beside its peers, on the same work, in one run.
+
+    python bench/run.py                   the table and the extra shapes, beside what is installed
+    python bench/run.py --quick           three of the cases
+    python bench/run.py --sweep --save    all, also against width and batch; kept in bench/results
+
+Every peer runs in a process of its own, so that no library's threads spin while another is timed, and all
+of them wait while one works. For each case, losses and gradients must first agree; then, round after round,
+each peer in turn is timed for a moment, and the best of all rounds counts. Two figures say how quiet the
+machine was meanwhile: how much longer than its best a control, fixed work that involves none of them,
+usually took, and how much of a core the system's other processes used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+# Relative difference, in the Euclidean norm, up to which a gradient counts as the same.
+AGREEMENT = {"f32": 2e-5, "f64": 1e-10}
+KINDS = ("gradient", "step")
+
+
+def _tidy_environment(threads: int) -> None:
+    """Set the threads of everything that is started from here; undo settings that favour or harm a peer."""
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        os.environ.pop(name, None)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    # Libraries that ask the system for the number of cores see as many as there are threads.
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def _work(pipe: Connection, name: str, threads: int) -> None:
+    """Serve one peer: build it for a case, report its result, time its calls."""
+    import peers
+
+    calls: dict[str, Any] = {}
+    peer: Any = None
+    while True:
+        request, argument = pipe.recv()
+        try:
+            answer: Any = None
+            if request == "end":
+                return
+            if request == "build":
+                calls = {}
+                peer = peers.PEERS[name](argument, threads)
+                answer = peer.result()
+                calls = {kind: getattr(peer, kind) for kind in (*KINDS, "forward") if hasattr(peer, kind)}
+                for call in calls.values():
+                    call()
+                    call()
+                answer = (*answer, list(calls))
+            elif request == "time":
+                kind, seconds = argument
+                calls[kind]()
+                answer = peers.best_time(calls[kind], seconds)
+            elif request == "peak":
+                answer = _peak(threads)
+            pipe.send(("ok", answer))
+        except Exception as error:
+            pipe.send(
+                ("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            )
+
+
+def _peak(threads: int, seconds: float = 0.3) -> dict[str, Any]:
+    """Measure multiply-adds in GFLOP/s, of one core and of all threads at once, for both dtypes."""
+    import numpy as np
+
+    import fastbp
+
+    isa = fastbp.get_config()["isa"]
+    found: dict[str, Any] = {"isa": isa}
+    for dtype in ("f32", "f64"):
+        module = fastbp._dispatch.load(isa, np.dtype(np.float32 if dtype == "f32" else np.float64))
+        one = max(module.peak(seconds) for _ in range(3))
+        together = []
+        for _ in range(3):
+            with ThreadPoolExecutor(threads) as crew:
+                together.append(sum(crew.map(module.peak, [seconds] * threads)))
+        found[dtype] = {"one": one, "all": max(*together, one)}
+    return found
+
+
+class Worker:
+    """A peer in a process of its own.
+
+    Parameters
+    ----------
+    name : str
+        One of `peers.PEERS`.
+    threads : int
+        How many the peer may use.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, name, threads), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def ask(self, request: str, argument: Any = None) -> Any:
+        """Send a request and return the answer; RuntimeError where the peer fails."""
+        try:
+            self.pipe.send((request, argument))
+            state, answer = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise RuntimeError(
+                f"the process of {self.name} ended (exit code {self.process.exitcode})"
+            ) from error
+        if state != "ok":
+            raise RuntimeError(answer)
+        return answer
+
+    def end(self) -> None:
+        """Let the process go."""
+        if self.process.is_alive():
+            self.pipe.send(("end", None))
+            self.process.join(5)
+
+
+def _control() -> float:
+    """Time fixed work in plain Python: how disturbed is the machine right now?"""
+    start = time.perf_counter()
+    total = 0
+    for i in range(20_000):
+        total += i * i
+    return time.perf_counter() - start
+
+
+def _others(workers: list[Worker]) -> float:
+    """Return the processor seconds that everything but this comparison has used since the system started."""
+    try:
+        tick = os.sysconf("SC_CLK_TCK")
+        total = Path("/proc/stat").read_text().split("\n")[0].split()[1:]
+        busy = sum(map(int, total[:3])) + sum(map(int, total[5:8]))  # user, nice, system; interrupts, stolen
+        for pid in ["self", *(worker.process.pid for worker in workers)]:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            busy -= int(fields[11]) + int(fields[12])
+        return busy / tick
+    except (OSError, ValueError):  # no such files on this system, or a worker has ended
+        return float("nan")
+
+
+def compare(case: Any, workers: list[Worker], rounds: int, seconds: float) -> dict[str, Any]:
+    """Time one case.
+
+    Parameters
+    ----------
+    case : cases.Case
+        What to compute.
+    workers : list of Worker
+        The peers; the first is fastbp, whose result the others must agree with.
+    rounds : int
+        How often each is visited.
+    seconds : float
+        How long a visit lasts.
+
+    Returns
+    -------
+    dict
+        For each peer its best and median time of each kind in microseconds, or why there is none.
+    """
+    import numpy as np
+    import peers
+
+    found: dict[str, Any] = {}
+    loss0, gradient0, running = 0.0, np.zeros(0), []
+    for worker in workers:
+        if not peers.PEERS[worker.name].fits(case):
+            found[worker.name] = {"missing": "this peer has no such network"}
+            continue
+        try:
+            loss, gradient, kinds = worker.ask("build", case)
+        except RuntimeError as error:
+            found[worker.name] = {"missing": str(error)}
+            print(f"    {worker.name}: {error}", file=sys.stderr)
+            continue
+        if not running:
+            loss0, gradient0 = loss, gradient.astype(float)
+        apart = float(np.linalg.norm(gradient - gradient0) / np.linalg.norm(gradient0))
+        loss_apart = abs(loss - loss0) / abs(loss0)
+        found[worker.name] = {"gradient_apart": apart, "loss_apart": loss_apart}
+        if not (apart <= AGREEMENT[case.dtype] and loss_apart <= AGREEMENT[case.dtype]):
+            found[worker.name]["missing"] = f"disagrees: loss by {loss_apart:.0e}, gradient by {apart:.0e}"
+            print(f"    {worker.name} {found[worker.name]['missing']}", file=sys.stderr)
+            continue
+        running.append((worker, kinds))
+    control = []
+    start, others = time.perf_counter(), _others(workers)
+    for _ in range(rounds):
+        for worker, kinds in running:
+            for kind in kinds:
+                time.sleep(0.03)  # threads of the one before stop spinning
+                control.append(_control())
+                best, median = worker.ask("time", (kind, seconds))
+                times = found[worker.name].setdefault(kind, {"best": float("inf"), "median": []})
+                times["best"] = min(times["best"], 1e6 * best)
+                times["median"].append(1e6 * median)
+    others = (_others(workers) - others) / (time.perf_counter() - start)
+    for entry in found.values():
+        for kind in (*KINDS, "forward"):
+            if kind in entry:
+                entry[kind]["median"] = float(np.median(entry[kind]["median"]))
+    return {
+        "name": case.name,
+        "batch": case.batch,
+        "sizes": list(case.sizes),
+        "activation": case.activation,
+        "head": case.head,
+        "dtype": case.dtype,
+        "flops": case.flops(),
+        "forward_flops": case.flops("forward"),
+        "control_spread": float(np.median(control) / min(control) - 1),
+        "others": round(others, 3),
+        "peers": found,
+    }
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Describe the machine and what is installed."""
+    import fastbp
+
+    model, flags = platform.processor() or platform.machine(), ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        entries = dict(line.split(":", 1) for line in lines if ":" in line)
+        entries = {key.strip(): value.strip() for key, value in entries.items()}
+        model, flags = entries.get("model name", model), entries.get("flags", "")
+    kind = "avx512" if "avx512f" in flags else "avx2" if "avx2" in flags else platform.machine()
+    packages = ("fastbp", "numpy", "torch", "jax", "jaxlib", "scikit-learn", "scipy")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "kind": kind,
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+        "fastbp": {key: str(value) for key, value in fastbp.get_config().items()},
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    }
+
+
+def main() -> int:
+    """Run the comparison; 1 if fastbp itself failed somewhere."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=2, help="for every peer (default 2)")
+    parser.add_argument("--rounds", type=int, default=7, help="visits to each peer (default 7)")
+    parser.add_argument("--seconds", type=float, default=0.06, help="of each visit (default 0.06)")
+    parser.add_argument("--peers", help="comma-separated names; all by default")
+    parser.add_argument("--case", action="append", help="only those whose name contains this")
+    parser.add_argument("--quick", action="store_true", help="three cases only")
+    parser.add_argument("--sweep", action="store_true", help="also time against width and against batch")
+    parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
+    parser.add_argument("--output", type=Path, help="write the result here")
+    options = parser.parse_args()
+    if options.save and (options.case or options.quick or options.peers):
+        parser.error("--save keeps whole results only: without --case, --quick and --peers")
+    _tidy_environment(options.threads)
+
+    import peers
+    import table
+    from cases import GROUPS
+
+    wanted = options.peers.split(",") if options.peers else list(peers.PEERS)
+    for name in wanted:
+        if name not in peers.PEERS:
+            parser.error(f"no peer {name!r}; there are {', '.join(peers.PEERS)}")
+    wanted = ["fastbp", *(name for name in wanted if name != "fastbp")]
+    missing = [name for name in wanted if not peers.installed(name)]
+    if missing:
+        print(f"not installed, skipped: {', '.join(missing)}  (`make bench-compare` installs all)\n")
+    groups = ["quick"] if options.quick else ["table", "extra"]
+    groups += ["widths", "batches"] if options.sweep else []
+
+    about = machine(options.threads)
+    workers = [Worker(name, options.threads) for name in wanted if name not in missing]
+    result: dict[str, Any] = {"machine": about, "cases": []}
+    try:
+        result["peak"] = workers[0].ask("peak")
+    except RuntimeError as error:
+        result["peak"] = {}
+        print(f"the machine's peak could not be measured: {error}", file=sys.stderr)
+    print(table.describe(result), "\n")
+    print(table.header([worker.name for worker in workers]), flush=True)
+    for group in groups:
+        for case in GROUPS[group]:
+            if options.case and not any(part in case.name for part in options.case):
+                continue
+            entry = compare(case, workers, options.rounds, options.seconds)
+            entry["group"] = group
+            result["cases"].append(entry)
+            print(table.line(entry, [worker.name for worker in workers]), flush=True)
+    for worker in workers:
+        worker.end()
+    print("\n" + table.summary(result))
+    print("\n" + table.roofline(result))
+    if options.save or options.output:
+        target = options.output or RESULTS / f"{about['kind']}.json"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"\nwritten: {target}")
+    return int(any("missing" in entry["peers"]["fastbp"] for entry in result["cases"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""Show results of run.py: in the terminal, as the tables of README.md and bench/README.md, and as plots.
+
+``python bench/table.py`` reads every bench/results/*.json, rewrites what stands between the markers in the
+two files and draws bench/results/*.svg. Nothing there is edited by hand, and a figure that no result holds
+is not shown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peers
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+TITLES = {"gradient": "loss + gradient", "step": "training step with Adam"}
+COLOURS = {
+    "fastbp": "#d62728",
+    "numpy": "#4c72b0",
+    "torch": "#dd8452",
+    "torch.compile": "#8c564b",
+    "jax": "#55a868",
+    "scikit-learn": "#8172b3",
+}
+
+Result = dict[str, Any]
+
+
+def competitors(names: list[str]) -> list[str]:
+    """Leave out fastbp and the yardsticks."""
+    return [name for name in names if name != "fastbp" and not peers.PEERS[name].reference]
+
+
+def time_of(entry: Result, name: str, kind: str) -> float:
+    """Return the best time in microseconds, nan where there is none."""
+    return float(entry["peers"].get(name, {}).get(kind, {}).get("best", math.nan))
+
+
+def best_peer(entry: Result, kind: str) -> tuple[str, float]:
+    """Return the fastest competitor and its time; ("", nan) if there is none."""
+    times = {name: time_of(entry, name, kind) for name in competitors(list(entry["peers"]))}
+    times = {name: value for name, value in times.items() if not math.isnan(value)}
+    name = min(times, key=lambda n: times[n], default="")
+    return name, times.get(name, math.nan)
+
+
+def geometric_mean(values: list[float]) -> float:
+    """Return the geometric mean, nan of nothing."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
+
+
+def microseconds(value: float) -> str:
+    """Format a time with three figures."""
+    if math.isnan(value):
+        return "-"
+    digits = max(0, 2 - math.floor(math.log10(max(value, 1e-9))))
+    return f"{value:,.{min(digits, 2)}f}"
+
+
+def _all_names(result: Result) -> list[str]:
+    """Return the peers that appear in a result, in the order of peers.PEERS."""
+    found = {name for entry in result["cases"] for name in entry["peers"]}
+    return [name for name in peers.PEERS if name in found]
+
+
+# --- for the terminal -----------------------------------------------------------------------------------
+
+
+def describe(result: Result) -> str:
+    """Say on what and with what the times were taken."""
+    m = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+    return f"{m['cpu']} ({m['kind']}), {m['threads']} threads, {m['system']}, {m['date']}; {versions}"
+
+
+def header(names: list[str]) -> str:
+    """Return the terminal table's head."""
+    return (
+        f"best times in microseconds\n{'':58}"
+        + "".join(f"{name:>15}" for name in names)
+        + f"{'noise':>8}{'others':>8}"
+    )
+
+
+def line(entry: Result, names: list[str]) -> str:
+    """Return a case's two lines."""
+    lines = []
+    for kind in TITLES:
+        title = f"{entry['name'] if kind == 'gradient' else '':48.48}{kind:10}"
+        times = "".join(f"{microseconds(time_of(entry, name, kind)):>15}" for name in names)
+        lines.append(title + times)
+    lines[0] += f"{100 * entry['control_spread']:6.0f} %{100 * entry['others']:6.0f} %"
+    return "\n".join(lines)
+
+
+def summary(result: Result) -> str:
+    """Return the factors against the best peer, by case and over the table."""
+    lines = [f"{'times as fast as the best peer':58}{'gradient':>22}{'step':>22}"]
+    factors: dict[str, list[float]] = {kind: [] for kind in TITLES}
+    for entry in result["cases"]:
+        cells = []
+        for kind in TITLES:
+            name, value = best_peer(entry, kind)
+            factor = value / time_of(entry, "fastbp", kind)
+            cells.append(f"{factor:6.2f} {name:>15}" if not math.isnan(factor) else f"{'-':>22}")
+            if entry["group"] == "table" and not math.isnan(factor):
+                factors[kind].append(factor)
+        lines.append(f"{entry['name']:58.58}{''.join(cells)}")
+    means = "".join(f"{geometric_mean(factors[kind]):6.2f} {'':>15}" for kind in TITLES)
+    if any(factors.values()):
+        lines.append(f"{'geometric mean over the table':58}{means}")
+    return "\n".join(lines)
+
+
+def roofline(result: Result) -> str:
+    """Return each case's share of the machine's multiply-add peak, by phase."""
+    peak = result.get("peak")
+    if not peak:
+        return "no peak was measured"
+    lines = [
+        "Peak of multiply-adds measured, GFLOP/s (one core, all threads): "
+        + ", ".join(f"{dtype} {peak[dtype]['one']:.1f}, {peak[dtype]['all']:.1f}" for dtype in ("f32", "f64"))
+        + f"; instruction set {peak['isa']}",
+        f"{'share of the peak of all threads':50}{'MFLOP':>10}"
+        + "".join(f"{phase:>{w + 2}}" for phase, w in PHASES),
+    ]
+    for entry in result["cases"]:
+        shares = phase_shares(entry, peak)
+        cells = "".join(f"{100 * shares[phase]:{w}.0f} %" for phase, w in PHASES)
+        lines.append(f"{entry['name']:50.50}{entry['flops'] / 1e6:10.2f}{cells}")
+    return "\n".join(lines)
+
+
+PHASES = (("forward", 8), ("backward", 8), ("gradient", 8), ("step", 6))
+
+
+def phase_shares(entry: Result, peak: Result) -> dict[str, float]:
+    """Return the share of the peak reached by phase; backward is the gradient's time less the forward's."""
+    rate = peak[entry["dtype"]]["all"] * 1e3  # flop per microsecond
+    times = {kind: time_of(entry, "fastbp", kind) for kind in ("forward", "gradient", "step")}
+    times["backward"] = times["gradient"] - times["forward"]
+    work = {
+        "forward": entry["forward_flops"],
+        "backward": entry["flops"] - entry["forward_flops"],
+        "gradient": entry["flops"],
+        "step": entry["flops"],
+    }
+    return {phase: work[phase] / times[phase] / rate if times[phase] > 0 else math.nan for phase in work}
+
+
+# --- for the files --------------------------------------------------------------------------------------
+
+
+def short_table(result: Result) -> str:
+    """Render the README's table: fastbp beside the best peer of each row."""
+    lines = [
+        f"**{result['machine']['kind'].upper().replace('AVX512', 'AVX-512')}**: {describe(result)}.",
+        "",
+        "| batch x network | gradient, µs | best peer | ratio | Adam step, µs | best peer | ratio |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    factors: dict[str, list[float]] = {kind: [] for kind in TITLES}
+    for entry in result["cases"]:
+        if entry["group"] != "table":
+            continue
+        cells = [entry["name"]]
+        for kind in TITLES:
+            name, value = best_peer(entry, kind)
+            ours = time_of(entry, "fastbp", kind)
+            factors[kind].append(value / ours)
+            cells += [microseconds(ours), f"{microseconds(value)} {name}", f"**{value / ours:.2f}**"]
+        lines.append("| " + " | ".join(cells) + " |")
+    means = [f"**{geometric_mean(factors[kind]):.2f}**" for kind in TITLES]
+    lines.append(f"| geometric mean | | | {means[0]} | | | {means[1]} |")
+    return "\n".join(lines)
+
+
+def full_table(result: Result) -> str:
+    """Render all cases and all peers, and the roofline."""
+    names = _all_names(result)
+    lines = [f"## {result['machine']['kind']}", "", describe(result) + ".", ""]
+    for kind, title in TITLES.items():
+        shown = [name for name in names if kind == "gradient" or not peers.PEERS[name].reference]
+        lines += [f"### {title}, microseconds", "", "| batch x network | " + " | ".join(shown) + " |"]
+        lines.append("|---|" + "---:|" * len(shown))
+        for entry in result["cases"]:
+            if entry["group"] in ("table", "extra"):
+                fastest = min(
+                    (time_of(entry, n, kind) for n in ["fastbp", *competitors(shown)]),
+                    key=lambda t: math.inf if math.isnan(t) else t,
+                )
+                cells = []
+                for name in shown:
+                    value = time_of(entry, name, kind)
+                    cells.append(f"**{microseconds(value)}**" if value == fastest else microseconds(value))
+                lines.append(f"| {entry['name']} | " + " | ".join(cells) + " |")
+        lines.append("")
+    peak = result.get("peak")
+    if peak:
+        lines += [
+            f"### Share of the measured peak ({peak['isa']}; GFLOP/s of all threads: "
+            f"f32 {peak['f32']['all']:.0f}, f64 {peak['f64']['all']:.0f})",
+            "",
+            "| batch x network | MFLOP | forward | backward | gradient | Adam step |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        for entry in result["cases"]:
+            if entry["group"] in ("table", "extra"):
+                shares = phase_shares(entry, peak)
+                cells = " | ".join(f"{100 * shares[phase]:.0f} %" for phase, _ in PHASES)
+                lines.append(f"| {entry['name']} | {entry['flops'] / 1e6:,.2f} | {cells} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def plot(result: Result, target: Path) -> None:
+    """Draw time against width and against batch, one line per peer."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(
+        {"svg.fonttype": "none", "svg.hashsalt": "fastbp", "font.size": 10, "font.family": "sans-serif"}
+    )
+    names = [name for name in _all_names(result) if name in COLOURS]
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained")
+    panels: tuple[tuple[str, str, str, str, Callable[[Result], float], float], ...] = (
+        (
+            "widths",
+            "width w",
+            "µs per loss + gradient",
+            "128 rows, 32-w-w-8 relu, float32",
+            lambda entry: entry["sizes"][1],
+            1.0,
+        ),
+        (
+            "batches",
+            "rows in the batch",
+            "ns per row",
+            "16-64-64-4 tanh, float32",
+            lambda entry: entry["batch"],
+            1e3,
+        ),
+    )
+    for axis, (group, label, unit, title, size, scale) in zip(axes, panels, strict=True):
+        entries = [entry for entry in result["cases"] if entry["group"] == group]
+        for name in names:
+            points = [
+                (size(e), time_of(e, name, "gradient") * scale / (e["batch"] if group == "batches" else 1))
+                for e in entries
+                if not math.isnan(time_of(e, name, "gradient"))
+            ]
+            if points:
+                ours = name == "fastbp"
+                axis.plot(
+                    *zip(*points, strict=True),
+                    label=name,
+                    color=COLOURS[name],
+                    linewidth=2.6 if ours else 1.4,
+                    marker="o",
+                    markersize=4 if ours else 2.5,
+                    zorder=3 if ours else 2,
+                )
+        axis.set(xscale="log", yscale="log", xlabel=label, ylabel=unit)
+        axis.set_title(title, fontsize=10)
+        axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    ticks = [entry["sizes"][1] for entry in result["cases"] if entry["group"] == "widths"][1::2]
+    axes[0].set_xticks(ticks, [str(tick) for tick in ticks])
+    axes[0].set_xticks([], minor=True)
+    axes[1].legend(frameon=False, fontsize=9)
+    m = result["machine"]
+    figure.suptitle(f"{m['cpu']}, {m['threads']} threads, {m['date']}", fontsize=9, color="#555555")
+    figure.savefig(target, metadata={"Date": None, "Creator": "bench/table.py"})
+    plt.close(figure)
+
+
+def renew(file: Path, marker: str, text: str) -> None:
+    """Replace what stands between ``<!-- marker:begin -->`` and ``<!-- marker:end -->``."""
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    whole = file.read_text(encoding="utf-8")
+    if begin not in whole or end not in whole:
+        raise SystemExit(f"{file}: the markers {begin} and {end} are missing")
+    before, _, rest = whole.partition(begin)
+    file.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
+def main() -> None:
+    """Renew both files and the plots."""
+    short, full = [], []
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        short.append(short_table(result))
+        full.append(full_table(result))
+        if any(entry["group"] in ("widths", "batches") for entry in result["cases"]):
+            picture = path.with_name(f"{path.stem}-time.svg")
+            plot(result, picture)
+            short.append(f"![Time against width and against batch](bench/results/{picture.name})")
+    if not short:
+        raise SystemExit("bench/results holds no result: run bench/run.py --save first")
+    renew(HERE.parent / "README.md", "bench", "\n\n".join(short))
+    renew(HERE / "README.md", "bench", "\n\n".join(full))
+
+
+if __name__ == "__main__":
+    main()
