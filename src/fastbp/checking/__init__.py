@@ -1,6 +1,6 @@
 """The gradient checker: is this gradient right, and if not, what went wrong?  Pure NumPy, for anyone's gradient."""
 
-from .gradcheck import gradcheck
+from .check import gradcheck
 from .report import BlockReport, Report
 
 __all__ = ["BlockReport", "Report", "gradcheck"]

@@ -16,7 +16,7 @@ import numpy as np
 
 from .problem import Problem, Vector
 
-SAFETY = 4.0  # a difference quotient may be off by SAFETY * noise / h
+SAFETY = 2.0  # a difference quotient may be off by SAFETY * noise / h
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Line:
         self.value = math.nan if centre is not None else problem.loss0
         self.samples: dict[float, Sample] = {}
         self.failed_steps: set[float] = set()
+        self.reach = 0.0  # the largest loss seen, in absolute value
 
     def measure(self, h: float) -> Sample | None:
         """Evaluate at one step; None where the loss is not finite or the step is lost in rounding."""
@@ -98,6 +99,7 @@ class Line:
             self.failed_steps.add(h)
             return None
         size = max(abs(loss_ahead), abs(loss_behind), abs(self.value))
+        self.reach = max(self.reach, size)
         base = abs(problem.loss0)
         noise = self.noise * max(1.0, size / base) if base > 0 else self.noise
         noise = max(noise, 0.3 * problem.loss_unit * size)
@@ -115,7 +117,21 @@ class Line:
 
     def estimate(self) -> Estimate:
         """The best value of the conflict from all steps tried: Romberg's table, the smallest error bar wins."""
-        return extrapolate([(s.h, s.conflict, s.noise) for s in self.ladder()])
+        points = [(s.h, s.conflict, s.noise) for s in self.ladder()]
+        best = extrapolate(points)
+        if len(points) >= 7:
+            fitted = fit(points)
+            if fitted.bar < best.bar:
+                return fitted
+        return best
+
+    def thicken(self, count: int = 6) -> Estimate:
+        """More steps around and above the best one, so that a fit through many averages the noise."""
+        h = max(self.estimate().step, 1e-12)
+        for k in range(count):
+            self.measure(h * 1.37 ** (k + 1))
+            self.measure(h / 1.21 ** (k + 1))
+        return self.estimate()
 
     def solve(self, start: float, target: float, pairs: int = 6, largest: float = 8.0) -> Estimate:
         """Look for a step where neither curvature nor noise matters, until the error bar is at most ``target``."""
@@ -237,4 +253,34 @@ def extrapolate(points: list[tuple[float, float, float]]) -> Estimate:
             if change + noise < best.bar:
                 best = Estimate(value, change + noise, h)
         previous = row
+    return best
+
+
+def fit(points: list[tuple[float, float, float]]) -> Estimate:
+    """Least squares through many steps: the conflict as a polynomial in h squared, its value at h = 0.
+
+    A polynomial is believed if it passes through the values within their noise, and if one more term agrees.
+    """
+    best = Estimate(math.nan, math.inf, 0.0)
+    data = np.array(points)
+    for first in range(len(points) - 5):
+        h, value, noise = data[first:].T
+        if not np.all(noise > 0):
+            continue
+        before: float | None = None
+        for terms in (1, 2, 3, 4):
+            if len(h) < terms + 3:
+                break
+            columns = (h[:, None] / h[0]) ** (2 * np.arange(terms)) / noise[:, None]
+            covariance = np.linalg.pinv(columns.T @ columns)
+            solution = covariance @ (columns.T @ (value / noise))
+            rest = np.abs(columns @ solution - value / noise)
+            if rest.max() > 1.0:
+                continue
+            error = math.sqrt(max(float(covariance[0, 0]), 0.0))
+            if before is not None:
+                bar = abs(float(solution[0]) - before) + error
+                if bar < best.bar:
+                    best = Estimate(float(solution[0]), bar, float(h[-1]))
+            before = float(solution[0])
     return best

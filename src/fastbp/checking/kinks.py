@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .differences import Estimate, Line
+from .differences import SAFETY, Estimate, Line
 from .problem import BadGradient, Block, Vector
 from .screen import DECISIVE, Setting, disagrees, threshold
 from .simplex import mean_weights
@@ -51,19 +51,17 @@ def is_smooth(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
     """
     size = abs(estimate.value)
     everything = slice(0, setting.scale.size)
-    for share in (0.003, 0.03):
-        h = 4 * setting.noise / (share * size) if size else math.inf
-        h = max(h, 1e-13)
-        delta = 40 * h
+    for share in (0.003, 0.03, 0.15):
+        h = SAFETY * setting.noise / (share * size) if size else math.inf
+        delta = 40 * max(h, 1e-13)
         if delta < 0.05:
             break
     else:
         return None
-    # A very steep function needs smaller steps than the noise would ask for.
-    small = min(estimate.step / 8, 1.0)
-    if small > h:
-        h, delta = min(small, 1e-6), 40 * min(small, 1e-6)
-    resolution = 4 * setting.noise / h + share * size
+    # Larger steps are fine where noise is low, as long as they stay below those that the function's steepness asks for.
+    h = max(h, min(estimate.step / 8, 1e-6))
+    delta = 40 * h
+    resolution = SAFETY * setting.noise / h + share * size
     for _ in range(3):
         offset = setting.random_direction(everything)
         near = [conflict_nearby(setting, line, sign * offset, delta, h) for sign in (1, -1)]
@@ -178,6 +176,11 @@ class NearbyGradients:
                 if plus is not None and minus is not None:
                     for pattern in self.sides(plus, minus, block.slice):
                         self.add(pattern)
+            uphill = self.setting.gradient * scale**2
+            if uphill.any():
+                uphill = uphill / np.max(np.abs(uphill / scale))
+                self.add(uphill)
+                self.add(-uphill)
             plus, minus = self.add(up), self.add(-up)
             if plus is not None and minus is not None:
                 for pattern in self.sides(plus, minus, everything):
@@ -283,80 +286,80 @@ def numerical_hull(setting: Setting, blocks: list[Block], lines: list[Line], off
     return False, share
 
 
-def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], excluded: set[str]) -> Outcome:
+def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], excluded: set[str],
+            kinked: set[str]) -> Outcome:
     """Decide for the blocks in ``conflicts``, all of which touch a kink, whether their gradient is a valid choice.
 
-    ``blocks`` are all blocks; those in ``excluded`` are known to be wrong and do not take part.
+    ``blocks`` are all blocks; those in ``excluded`` are wrong or unclear already and do not take part.  ``kinked``
+    are blocks on a kink whose value is the middle of the two slopes, which is valid as far as they alone go.
     """
     outcome = Outcome()
     usable = [b for b in blocks if b.name not in excluded]
     doubtful = [b for b in usable if b.name in conflicts]
     size = max(abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))), 1e-300)
     base = min(max((setting.noise / size) ** (1 / 3), 1e-6), 0.02)
-    open_blocks = list(doubtful)
-    failed_nearby: set[str] = set()
-    last: NearbyGradients | None = None
+    tried: list[NearbyGradients] = []
     if not setting.problem.fixed_gradient:
         for delta in (base, base / 30, min(base * 20, 0.05)):
-            nearby = NearbyGradients(setting, delta)
-            last = last or nearby
-            rounds = 12 if delta == base else 3
-            groups = [usable] if len(usable) == len(doubtful) else [usable, doubtful]
-            groups += [[b] for b in doubtful] if len(doubtful) > 1 else []
-            done: set[str] = set()
-            for group in groups:
-                wanted = [b for b in group if b in open_blocks and b.name not in done]
-                if not wanted:
-                    continue
-                entries = np.concatenate([np.arange(b.start, b.stop) for b in group])
-                weights = nearby.search(doubtful, entries, rounds)
-                if weights is None:
-                    continue
-                used = [i for i in np.flatnonzero(weights > 1e-5)]
-                for block in wanted:
-                    answers = [nearby.verify(int(i), block) for i in used]
-                    if all(a is True for a in answers):
-                        done.add(block.name)
-                    elif any(a is False for a in answers):
-                        failed_nearby.add(block.name)
-            if len(done) == len(doubtful) and len(doubtful) > 1 and weights is not None and group is not groups[0] \
-                    and group is not groups[1 if len(usable) != len(doubtful) else 0]:
-                # Each block is a valid choice on its own, but no choice of sides gives all of them at once.
-                done = set()
-                outcome.reasons = {b.name: "no choice of sides explains these blocks together" for b in doubtful}
-            open_blocks = [b for b in open_blocks if b.name not in done]
-            outcome.certified += [name for name in conflicts if name in done]
-            if not open_blocks:
+            tried.append(NearbyGradients(setting, delta))
+            if _explained(tried[-1], doubtful, usable, doubtful, 12 if delta == base else 4):
+                outcome.certified += [b.name for b in doubtful]
                 return outcome
-        assert last is not None
-        sample = range(min(2, len(last.offsets)))
-        outcome.right_nearby = len(last.offsets) >= 2 and all(
-            last.verify(i, b) is True for i in sample for b in open_blocks)
-    nearby = last or NearbyGradients(setting, base)
-    offsets = _points_to_try(setting, nearby, open_blocks)
-    joint = outcome.reasons and len(open_blocks) > 1
-    groups = [open_blocks] if joint else [[b] for b in open_blocks]
-    for group in groups:
-        lines = [conflicts[b.name] for b in group]
-        answer, share = numerical_hull(setting, group, lines, offsets, nearby.delta)
-        names = [b.name for b in group]
+    nearby = tried[0] if tried else NearbyGradients(setting, base)
+    offsets = _points_to_try(setting, nearby, doubtful)
+    candidates = []
+    for block in doubtful:
+        answer: bool | None = True
+        if not any(_explained(attempt, doubtful, [block], [block], 4) for attempt in tried[:2]):
+            answer, share = numerical_hull(setting, [block], [conflicts[block.name]], offsets, nearby.delta)
         if answer is True:
-            outcome.certified += names
+            candidates.append(block)
         elif answer is None:
-            outcome.unclear += names
+            outcome.unclear.append(block.name)
         else:
-            outcome.wrong += names
-            for name in names:
-                outcome.reasons.setdefault(
-                    name, f"on a kink, and not among the slopes found around it ({share:.1e} away)")
+            outcome.wrong.append(block.name)
+            outcome.reasons[block.name] = f"on a kink, and not among the slopes found around it ({share:.1e} away)"
+    settled = [b for b in usable if b in candidates or b not in doubtful]
+    if candidates and len(candidates) < len(doubtful) and any(
+            _explained(attempt, candidates, settled, candidates, 6) for attempt in tried):
+        outcome.certified += [b.name for b in candidates]
+        candidates = []
+    others = [b for b in usable if b.name in kinked and b not in candidates]
+    together = candidates + others
+    answer = True
+    if candidates and len(together) > 1:
+        lines = [conflicts[b.name] for b in together if b.name in conflicts]
+        answer, _ = numerical_hull(setting, together, lines, offsets, nearby.delta)
+    for block in candidates:
+        if answer is True:
+            outcome.certified.append(block.name)
+        elif answer is None:
+            outcome.unclear.append(block.name)
+        else:
+            outcome.wrong.append(block.name)
+            outcome.reasons[block.name] = "valid by itself, but no choice of sides gives all blocks their values at once"
+    if outcome.wrong and tried and len(tried[0].offsets) >= 2:
+        outcome.right_nearby = all(tried[0].verify(i, b) is True for i in (0, 1) for b in doubtful
+                                   if b.name in outcome.wrong)
     return outcome
+
+
+def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block], wanted: list[Block],
+               rounds: int) -> bool:
+    """Is the gradient on ``group`` a mean of gradients at nearby points, which are right on all of ``wanted``?"""
+    entries = np.concatenate([np.arange(b.start, b.stop) for b in group])
+    weights = nearby.search(leading, entries, rounds)
+    if weights is None:
+        return False
+    used = np.flatnonzero(weights > 1e-5)
+    return all(nearby.verify(int(i), b) is True for i in used for b in wanted)
 
 
 def _points_to_try(setting: Setting, nearby: NearbyGradients, blocks: list[Block]) -> list[Vector]:
     """Directions in which to step away from w0 for `numerical_hull`."""
     everything = slice(0, setting.scale.size)
     offsets = list(nearby.offsets[:10])
-    for _ in range(2):
+    for _ in range(6 if sum(b.size for b in blocks) <= 6 else 2):
         random = setting.random_direction(everything)
         offsets += [random, -random]
     up = np.abs(setting.random_direction(everything))

@@ -80,7 +80,7 @@ def estimate_noise(problem: Problem, loss: float, scale: Vector, rng: np.random.
             quantum = float(distinct.min())
             if quantum > 8 * np.spacing(abs(values[0])) and np.allclose(distinct / quantum,
                                                                      np.round(distinct / quantum), atol=1e-2):
-                found.append((quantum / 2, spacing))
+                found.append((0.3 * quantum, spacing))  # the spread of a rounding error
                 plateau = True
                 continue
         level = level_from_differences(values)

@@ -107,47 +107,84 @@ def disagrees(setting: Setting, line: Line, estimate: Estimate, allowed: float) 
 
 
 def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
-    """Compare the gradient along a few random directions within ``block``."""
+    """Compare the gradient along a few random directions within ``block``.
+
+    Should noise hide more than ``limit`` of the largest entry (or a tenth of that of the block as a whole), the
+    block is looked at in pieces: the fewer entries move, the larger the steps that stay clear of kinks and
+    curvature, and the smaller the part that noise plays.
+    """
     result = Screened(block)
-    part = block.slice
-    small = block.size <= DIRECTIONS
-    directions: list[Vector] = [setting.coordinate(i) for i in range(block.start, block.stop)] if small \
+    _screen_part(setting, block, block.slice, limit, result)
+    for pieces in (16, 128):
+        if result.state != "unclear" or block.size < pieces // 2:
+            break
+        fine = Screened(block)
+        edges = np.unique(np.linspace(block.start, block.stop, pieces + 1).astype(int))
+        views = []
+        for start, stop in zip(edges[:-1], edges[1:]):
+            piece = Screened(block)
+            _screen_part(setting, block, slice(int(start), int(stop)), limit, piece)
+            fine.lines += piece.lines
+            fine.kinked = fine.kinked or piece.kinked
+            fine.conflict = piece.conflict or fine.conflict
+            views.append(piece)
+            if fine.conflict:
+                fine.state = "conflict"
+                return fine
+        fine.visible = max(v.visible for v in views)
+        fine.visible_share = min(v.visible_share for v in views)
+        fine.state = "agrees" if _fine_enough(setting, fine, limit) else "unclear"
+        if fine.visible < result.visible or fine.state == "agrees":
+            result = fine
+    return result
+
+
+def _fine_enough(setting: Setting, result: Screened, limit: float) -> bool:
+    largest = float(np.max(np.abs(setting.gradient[result.block.slice])))
+    return result.visible <= limit * largest and result.visible_share <= 0.1 * limit
+
+
+def _screen_part(setting: Setting, block: Block, part: slice, limit: float, result: Screened) -> None:
+    """Random directions within ``part`` of a block; what they say is put into ``result``."""
+    size = part.stop - part.start
+    small = size <= DIRECTIONS
+    directions: list[Vector] = [setting.coordinate(i) for i in range(part.start, part.stop)] if small \
         else [setting.random_direction(part) for _ in range(DIRECTIONS)]
-    largest = float(np.max(np.abs(setting.gradient[part])))
+    largest = float(np.max(np.abs(setting.gradient[block.slice])))
+    whole = 0.75 * float(np.linalg.norm(setting.gradient[part] * setting.scale[part]))
     visible, shares = [], []
     for direction in directions:
         line = setting.line(direction, part)
         allowed = max(setting.slack(direction, part), threshold(setting, direction, part))
         spread = np.abs(direction[part])
         typical = float(np.median(spread[spread > 0]))
-        norm = float(np.linalg.norm(setting.gradient[part] * direction[part]))
+        norm = max(whole, float(np.linalg.norm(setting.gradient[part] * direction[part])))
         target = max(0.3 * threshold(setting, direction, part), 0.1 * setting.slack(direction, part))
         estimate = line.solve(setting.step, target, pairs=6 if direction is directions[0] else 4)
-        coarse = DECISIVE * estimate.bar > limit * largest * typical or DECISIVE * estimate.bar > 0.1 * limit * norm
-        if coarse:
+
+        def too_coarse(estimate: Estimate, typical: float = typical, norm: float = norm) -> bool:
+            return DECISIVE * estimate.bar > min(limit * largest * typical, 0.1 * limit * norm)
+
+        if too_coarse(estimate):
             estimate = line.solve(setting.step, target, pairs=12)
+            if too_coarse(estimate):
+                estimate = line.thicken()
         result.lines.append(line)
         if math.isfinite(estimate.bar) and 1e-9 < estimate.step < 0.3:
             setting.step = min(max(2 * estimate.step, 1e-8), 0.1)
         if disagrees(setting, line, estimate, allowed):
             result.conflict = (line, line.estimate())
             result.state = "conflict"
-            break
-        estimate = line.estimate()
-        seen = DECISIVE * estimate.bar + allowed
+            return
+        seen = DECISIVE * line.estimate().bar + allowed
         visible.append(seen / typical)
         shares.append(seen / norm if norm else math.inf)
         result.kinked = result.kinked or line.kink() != 0
-    if result.state == "conflict":
-        return result
-    if small and visible:
+    result.visible, result.visible_share = float(np.median(visible)), float(np.median(shares))
+    if small:
         result.visible, result.visible_share = max(visible), max(shares)
-    elif visible:
-        result.visible, result.visible_share = float(np.median(visible)), float(np.median(shares))
-    fine = result.visible <= limit * largest and result.visible_share <= 0.1 * limit
-    if not fine and not _independent(setting, result, largest):
+    if not _fine_enough(setting, result, limit) and not _independent(setting, result, largest):
         result.state = "unclear"
-    return result
 
 
 def _independent(setting: Setting, result: Screened, largest: float) -> bool:
@@ -158,7 +195,8 @@ def _independent(setting: Setting, result: Screened, largest: float) -> bool:
     if here > 0 and (here > 100 * setting.problem.gradient_unit * biggest or here == biggest):
         return False
     if here == 0:
-        size = max(abs(setting.problem.loss0), setting.noise)
+        # Zero is claimed: the slope must be small beside what the loss does when moved by a whole scale.
+        size = max([abs(setting.problem.loss0), *(line.reach for line in result.lines)])
         spread = np.min(setting.scale[result.block.slice])
         return result.visible * spread <= 1e-6 * size or all(line.ladder() and line.ladder()[-1].flat
                                                              for line in result.lines)
@@ -189,8 +227,8 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
     jump = line.kink() / scale
     analytic = float(setting.gradient[flat])
     ladder = line.ladder()
-    smallest = min((s for s in ladder if s.noise < max(abs(s.gap), abs(s.conflict)) or s is ladder[0]),
-                   key=lambda s: s.h, default=None)
+    smallest = min((s for s in ladder if s.noise < 1e-3 * max(abs(s.gap), abs(s.conflict))),
+                   key=lambda s: s.h, default=ladder[0] if ladder else None)
     ahead = analytic + (smallest.ahead / scale if smallest else math.nan)
     behind = analytic + (smallest.behind / scale if smallest else math.nan)
     decided = wrong or DECISIVE * estimate.bar <= 100 * allowed

@@ -199,7 +199,7 @@ class Check:
                 shrink = np.minimum(1.0, loss / np.maximum(size * scale, 1e-300))
         self.noise = estimate_noise(problem, problem.loss0, scale * np.maximum(shrink, 1e-12), self.rng)
         level = max(self.noise.level, self.jitter)
-        cap = max(loss, 1e8 * level)
+        cap = max(loss, 1e8 * level) if loss > 0 else math.inf
         with np.errstate(divide="ignore", over="ignore"):
             scale = np.minimum(scale, np.where(size > 0, cap / np.maximum(size, 1e-300), np.inf))
         unit = problem.gradient_unit
@@ -262,11 +262,10 @@ class Check:
             reports[s.block.name] = report
             if s.state == "conflict":
                 assert s.conflict is not None
-                smooth = is_smooth(setting, *s.conflict)
-                if smooth is False:
+                if is_smooth(setting, *s.conflict):
+                    self.settle_smooth(setting, s, report)
+                else:
                     kinky[s.block.name] = s
-                    continue
-                self.settle_smooth(setting, s, report, smooth)
             elif s.state == "unclear":
                 report.verdict = "undecided"
                 report.reason = f"noise hides errors below {share:.1e} of the largest entry" if math.isfinite(share) \
@@ -305,7 +304,7 @@ class Check:
             report.certified = True
             report.reason = "on a kink; the value is a valid subgradient (certified)"
 
-    def settle_smooth(self, setting: Setting, s: Screened, report: BlockReport, smooth: bool | None) -> None:
+    def settle_smooth(self, setting: Setting, s: Screened, report: BlockReport) -> None:
         """A conflict where the loss is smooth: an error, if some entry is beyond its tolerance."""
         assert s.conflict is not None
         line, estimate = s.conflict
@@ -314,11 +313,9 @@ class Check:
         wrong = [e for e in entries if e.wrong]
         if wrong:
             report.worst = wrong[0]
-            report.verdict = "wrong" if smooth is not None or not wrong[0].jump else "undecided"
+            report.verdict = "wrong"
             off = abs(wrong[0].analytic - wrong[0].numerical)
             report.reason = f"off by {off:.2e} ({100 * wrong[0].relative:.3g} %)"
-            if report.verdict == "undecided":
-                report.reason = "near a kink, and the noise does not let it be told from an error"
         elif finished:
             report.reason = "differences found, all within the tolerance"
         else:
@@ -327,9 +324,10 @@ class Check:
                              f"(+- {estimate.bar:.1e}); no single entry stands out")
 
     def settle_kinks(self, setting: Setting, kinky: dict[str, Screened], reports: dict[str, BlockReport]) -> None:
-        excluded = {name for name, r in reports.items() if r.verdict == "wrong"}
+        excluded = {name for name, r in reports.items() if r.verdict != "correct"}
+        kinked = {name for name, r in reports.items() if r.certified}
         conflicts = {name: s.conflict[0] for name, s in kinky.items() if s.conflict is not None}
-        outcome = certify(setting, conflicts, self.problem.blocks, excluded)
+        outcome = certify(setting, conflicts, self.problem.blocks, excluded, kinked)
         for name, s in kinky.items():
             report, line = reports[name], conflicts[name]
             if name in outcome.certified:
