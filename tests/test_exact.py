@@ -1,7 +1,7 @@
 """Loss and gradient against 60 digits, over every output activation x loss pair and every variant.
 
-The head gets its logits exactly: a one-layer net with identity weights, fed with the logits as X, or as biases
-with X = 0, so that what is tested is the head and not the rounding of a product.
+The head gets its logits exactly: a one-layer net with identity weights, fed with the logits as X, or as
+biases with X = 0, so that what is tested is the head and not the rounding of a product.
 The bound is the promised one: within 1e-12 (float32: 2e-5) of the largest gradient entry of that call, which
 is 1e-18 itself in many of these calls. Where a gradient is small because the inputs happen to cancel (y close
 to a random t, say), one example alone can't be held to it and is tested in company only: see `settled`.
@@ -57,7 +57,7 @@ LIMITS = {
 
 
 def logits(activation, clip, dtype):
-    """Hard, random and clip-edge logits, rounded to the dtype; edges with neighbours up to four floats away."""
+    """Hard, random and clip-edge logits, rounded to the dtype; edges and four floats either side."""
     rng = np.random.default_rng(7)
     z = [s * v for v in HARD for s in (1.0, -1.0)]
     z += [np.nextafter(dtype(0), dtype(1)), -np.finfo(dtype).tiny, *rng.normal(scale=3, size=25)]

@@ -72,6 +72,8 @@ def phi(z):
 
 
 def Phi(z):
+    if abs(z) > 1e5:  # erfc gives up on huge arguments; what it would return is 0 or 1 to a billion digits
+        return ONE if z > 0 else phi(z) / -z
     return mp.erfc(-z / mp.sqrt(2)) / 2
 
 

@@ -1,0 +1,194 @@
+"""SGD, Adam and AdamW against the formulas in plain NumPy, with PyTorch's conventions, and against torch."""
+
+import copy
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+
+import fastbp
+
+TOLERANCE = {np.float64: 1e-13, np.float32: 2e-6}
+SETTINGS = [
+    ("SGD", {}),
+    ("SGD", {"learning_rate": 0.1, "momentum": 0.9}),
+    ("SGD", {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}),
+    ("SGD", {"learning_rate": 0.1, "weight_decay": 0.01}),
+    ("SGD", {"learning_rate": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1}),
+    ("Adam", {}),
+    ("Adam", {"learning_rate": 0.01, "beta1": 0.5, "beta2": 0.9, "eps": 1e-4}),
+    ("Adam", {"learning_rate": 0.01, "beta1": 0.0, "beta2": 0.0}),
+    ("Adam", {"learning_rate": 0.01, "weight_decay": 0.1}),
+    ("AdamW", {}),
+    ("AdamW", {"learning_rate": 0.01, "weight_decay": 0.5, "beta2": 0.99}),
+]
+
+
+def sgd(w, state, g, *, learning_rate=0.01, momentum=0.0, nesterov=False, weight_decay=0.0):
+    g = g + weight_decay * w
+    state["v"] = momentum * state["v"] + g if "v" in state else g
+    step = g + momentum * state["v"] if nesterov else state["v"]
+    return w - learning_rate * (step if momentum else g)
+
+
+def adam(
+    w, state, g, *, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decoupled=False
+):
+    if decoupled:
+        w = w - learning_rate * weight_decay * w
+    else:
+        g = g + weight_decay * w
+    state["t"] = state.get("t", 0) + 1
+    state["m"] = beta1 * state.get("m", 0) + (1 - beta1) * g
+    state["v"] = beta2 * state.get("v", 0) + (1 - beta2) * g * g
+    m, v = state["m"] / (1 - beta1 ** state["t"]), state["v"] / (1 - beta2 ** state["t"])
+    return w - learning_rate * m / (np.sqrt(v) + eps)
+
+
+def adamw(w, state, g, *, weight_decay=0.01, **options):
+    return adam(w, state, g, weight_decay=weight_decay, decoupled=True, **options)
+
+
+RULES = {"SGD": sgd, "Adam": adam, "AdamW": adamw}
+
+
+def make(dtype, sizes=(3, 7, 2)):
+    return fastbp.MLP(sizes, activation="tanh", dtype=dtype, rng=1)
+
+
+def gradients(n, dtype, steps):
+    rng = np.random.default_rng(2)
+    return [(rng.normal(size=n) * 10.0 ** rng.integers(-6, 2, size=n)).astype(dtype) for _ in range(steps)]
+
+
+@pytest.mark.parametrize(("name", "options"), SETTINGS)
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 7, 2), (50, 60, 10)])
+def test_steps_are_those_of_the_formula(isa, dtype, name, options, sizes):
+    net, optimizer = make(dtype, sizes), getattr(fastbp, name)(**options)
+    w, state = net.parameters.astype(np.float64), {}
+    for g in gradients(net.n_parameters, dtype, 12):
+        kept = g.copy()
+        optimizer.step(net, g)
+        w = RULES[name](w, state, g.astype(np.float64), **options)
+        np.testing.assert_array_equal(g, kept)
+        np.testing.assert_allclose(net.parameters, w, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(w).max()))
+
+
+@pytest.mark.parametrize(("name", "options"), SETTINGS)
+def test_steps_are_those_of_torch(isa, dtype, name, options):
+    torch = pytest.importorskip("torch")
+    theirs = {"learning_rate": "lr", "beta1": None, "beta2": None}
+    given = {theirs.get(k, k): v for k, v in options.items() if theirs.get(k, k)}
+    if name != "SGD":
+        given["betas"] = (options.get("beta1", 0.9), options.get("beta2", 0.999))
+    net, optimizer = make(dtype), getattr(fastbp, name)(**options)
+    if name == "SGD":
+        given.setdefault("lr", 0.01)
+    w = torch.tensor(net.parameters.copy(), requires_grad=True)
+    other = getattr(torch.optim, name)([w], **given)
+    for g in gradients(net.n_parameters, dtype, 12):
+        optimizer.step(net, g)
+        w.grad = torch.tensor(g)
+        other.step()
+    want = w.detach().numpy()
+    np.testing.assert_allclose(
+        net.parameters, want, rtol=0, atol=5 * TOLERANCE[dtype] * max(1, np.abs(want).max())
+    )
+
+
+@pytest.mark.parametrize(("name", "options"), SETTINGS)
+def test_train_step_is_value_and_grad_and_a_step(isa, dtype, name, options):
+    one, other = make(dtype), make(dtype)
+    mine, yours = getattr(fastbp, name)(**options), getattr(fastbp, name)(**options)
+    rng = np.random.default_rng(3)
+    X, Y, w = (
+        rng.normal(size=(9, 3)).astype(dtype),
+        rng.normal(size=(9, 2)).astype(dtype),
+        rng.uniform(size=9),
+    )
+    for _ in range(5):
+        loss, grad = other.value_and_grad(X, Y, sample_weight=w)
+        yours.step(other, grad)
+        assert one.train_step(X, Y, mine, sample_weight=w) == loss
+        np.testing.assert_allclose(one.parameters, other.parameters, rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_nan_gradient_shows_up_in_the_parameters(isa, dtype, name):
+    net = make(dtype)
+    g = np.zeros(net.n_parameters, dtype)
+    g[5] = np.nan
+    getattr(fastbp, name)().step(net, g)
+    assert np.isnan(net.parameters[5])
+    assert np.isfinite(np.delete(net.parameters, 5)).all()
+
+
+@pytest.mark.parametrize(("name", "options"), SETTINGS)
+def test_training_goes_on_as_before_from_a_copy_of_net_and_optimizer(isa, dtype, name, options):
+    net, optimizer = make(dtype), getattr(fastbp, name)(**options)
+    rng = np.random.default_rng(4)
+    X, Y = rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
+    for _ in range(3):
+        net.train_step(X, Y, optimizer)
+    twins = [copy.deepcopy((net, optimizer)), pickle.loads(pickle.dumps((net, optimizer)))]
+    for _ in range(3):
+        net.train_step(X, Y, optimizer)
+        for twin, its_optimizer in twins:
+            twin.train_step(X, Y, its_optimizer)
+    for twin, _ in twins:
+        np.testing.assert_array_equal(twin.parameters, net.parameters)
+
+
+def test_learning_rate_may_be_changed_between_steps(isa, dtype):
+    net, optimizer = make(dtype), fastbp.SGD(0.5)
+    g = np.ones(net.n_parameters, dtype)
+    before = net.parameters.copy()
+    optimizer.learning_rate = 0.25
+    optimizer.step(net, g)
+    np.testing.assert_allclose(net.parameters, before - dtype(0.25), rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("name", "options"), SETTINGS)
+def test_repr_says_how_to_make_it(name, options):
+    text = repr(getattr(fastbp, name)(**options))
+    assert text.startswith(name + "(")
+    for key, value in options.items():
+        assert f"{key}={value!r}" in text
+
+
+BAD = [("learning_rate", v) for v in (-0.1, float("nan"), float("inf"), "fast", None)]
+BAD += [("weight_decay", v) for v in (-0.1, float("nan"), "x")]
+BAD_MOMENTUM = [("momentum", v) for v in (-0.1, 1.5, float("nan"), "x")]
+BAD_BETAS = [(k, v) for k, v in itertools.product(("beta1", "beta2"), (-0.1, 1.0, 2.0, float("nan"), "x"))]
+BAD_BETAS += [("eps", v) for v in (-1e-8, float("nan"), "x")]
+CASES = [(n, *c) for n in RULES for c in BAD] + [("SGD", *c) for c in BAD_MOMENTUM]
+CASES += [(n, *c) for n in ("Adam", "AdamW") for c in BAD_BETAS]
+
+
+@pytest.mark.parametrize(("name", "argument", "value"), CASES)
+def test_a_wrong_setting_is_refused_by_name(name, argument, value):
+    with pytest.raises((ValueError, TypeError), match=rf"\b{argument}\b"):
+        getattr(fastbp, name)(**{argument: value})
+
+
+def test_nesterov_wants_momentum():
+    with pytest.raises(ValueError, match=r"nesterov.*momentum|momentum.*nesterov"):
+        fastbp.SGD(0.1, nesterov=True)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("grad", [np.zeros(3), np.zeros((1, 40)), None, "abc", 1j * np.zeros(37), 0.0])
+def test_step_refuses_a_wrong_gradient_and_alters_nothing(name, grad):
+    net, optimizer = make(np.float64), getattr(fastbp, name)()
+    before = net.parameters.copy()
+    with pytest.raises((ValueError, TypeError), match=r"\bgrad\b"):
+        optimizer.step(net, grad)
+    np.testing.assert_array_equal(net.parameters, before)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("net", [None, "net", np.zeros(4)])
+def test_step_wants_a_net(name, net):
+    with pytest.raises((ValueError, TypeError), match=r"\bnet\b"):
+        getattr(fastbp, name)().step(net, np.zeros(4))
