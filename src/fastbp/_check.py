@@ -1,0 +1,185 @@
+"""One function per rule for arguments.  Each returns the argument ready for the kernels, or raises an error that names
+the argument, what came and what is valid."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+MAX_WIDTH = 2**24  # labels are compared as float32 numbers
+MAX_PARAMETERS = 2**40
+
+
+def describe(value: Any) -> str:
+    """What came, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def choice(name: str, value: Any, valid: Sequence[str]) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(valid)}, got {describe(value)}")
+    if value not in valid:
+        raise ValueError(f"{name} must be one of {', '.join(valid)}, got {value!r}")
+    return value
+
+
+def number(name: str, value: Any, low: float, high: float, valid: str) -> float:
+    """A real number in [low, high); `valid` says so in words."""
+    if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) != 0:
+        raise TypeError(f"{name} must be {valid}, got {describe(value)}")
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be {valid}, got {describe(value)}") from None
+    if not low <= result < high:
+        raise ValueError(f"{name} must be {valid}, got {value!r}")
+    return result
+
+
+def dtype(name: str, value: Any) -> np.dtype[Any]:
+    try:
+        result = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name} must be float32 or float64, got {describe(value)}") from None
+    if value is None or result.newbyteorder("=") not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"{name} must be float32 or float64, got {describe(value)}")
+    return result.newbyteorder("=")
+
+
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    valid = "the widths of the layers: at least two positive integers"
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be {valid}, got {describe(value)}")
+    try:
+        items = list(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {valid}, got {describe(value)}") from None
+    result = []
+    for item in items:
+        try:
+            if isinstance(item, (bool, np.bool_)):
+                raise TypeError
+            result.append(operator.index(item))
+        except TypeError:
+            raise TypeError(f"{name} must be {valid}, got {describe(item)} among {describe(value)}") from None
+    if len(result) < 2 or min(result) < 1:
+        raise ValueError(f"{name} must be {valid}, got {describe(value)}")
+    if max(result) > MAX_WIDTH:
+        raise ValueError(f"{name} must be at most {MAX_WIDTH} each, got {max(result)}")
+    total = sum((a + 1) * b for a, b in zip(result, result[1:], strict=False))
+    if total > MAX_PARAMETERS:
+        raise ValueError(f"{name}: {total} parameters are more than fit in memory (at most {MAX_PARAMETERS})")
+    return tuple(result)
+
+
+def real_array(name: str, value: Any, target: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Any array-like of real numbers, bools or integers, as a C-ordered array of the dtype; what is ready is not copied."""
+    if value is None:
+        raise TypeError(f"{name} must be an array of real numbers, got None")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(f"{name} must not be masked: fill or drop its missing entries first")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of real numbers, got {describe(value)}: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be an array of real numbers, got {describe(array)}")
+    return np.require(array, dtype=target, requirements=["C", "A"])
+
+
+def matrix(name: str, value: Any, target: np.dtype[Any], columns: int, rows: int | None = None) -> np.ndarray[Any, Any]:
+    """[rows, columns] (any number of rows from 1 on where rows is None)."""
+    array = real_array(name, value, target)
+    valid = f"({'rows' if rows is None else rows}, {columns})"
+    if array.ndim != 2:
+        hint = f"; a single example is {name}[None, :]" if array.ndim == 1 and array.size == columns and rows is None else ""
+        raise ValueError(f"{name} must have shape {valid}, got {array.ndim} dimensions, shape {array.shape}{hint}")
+    if array.shape[1] != columns or (rows is not None and array.shape[0] != rows):
+        raise ValueError(f"{name} must have shape {valid}, got {array.shape}")
+    if array.shape[0] < 1:
+        raise ValueError(f"{name} must have at least one row, got shape {array.shape}")
+    return array
+
+
+def vector(name: str, value: Any, target: np.dtype[Any], length: int) -> np.ndarray[Any, Any]:
+    array = real_array(name, value, target)
+    if array.shape != (length,):
+        raise ValueError(f"{name} must have shape ({length},), got {array.shape}")
+    return array
+
+
+def labels(name: str, value: np.ndarray[Any, Any], rows: int, classes: int) -> np.ndarray[Any, Any]:
+    """Class labels as int64, all in 0..classes - 1."""
+    if value.shape != (rows,):
+        raise ValueError(f"{name} must have one label per row, shape ({rows},), got {value.shape}")
+    if value.dtype.kind == "f":
+        bad = ~(np.isfinite(value) & (value == np.floor(value)))
+        if bad.any():
+            raise ValueError(f"{name} must hold integer class labels, got {value[bad][0]} at index {int(np.argmax(bad))}")
+    bad = (value < 0) | (value >= classes)
+    if bad.any():
+        raise ValueError(f"{name} must hold labels from 0 to {classes - 1}, got {value[bad][0]} at index {int(np.argmax(bad))}")
+    return np.ascontiguousarray(value, dtype=np.int64)
+
+
+def targets(name: str, value: Any, target: np.dtype[Any], rows: int, outputs: int, loss: str, softmax: bool) -> np.ndarray[Any, Any]:
+    """What a loss compares with: [rows, outputs], or labels for cross-entropy."""
+    array = np.asarray(value) if value is not None else None
+    if array is None or array.dtype.kind not in "fiub":
+        return real_array(name, value, target)  # raises
+    if array.ndim == 1 and outputs == 1 and array.shape == (rows,):
+        array = array[:, None]
+    elif array.ndim == 1 and loss == "cross_entropy":
+        array = labels(name, array, rows, outputs)
+        if softmax:
+            return array
+        one_hot = np.zeros((rows, outputs), target)
+        one_hot[np.arange(rows), array] = 1
+        return one_hot
+    result = matrix(name, array, target, outputs, rows)
+    if loss != "squared_error":
+        bad = ~(result >= 0) if loss == "cross_entropy" else ~((result >= 0) & (result <= 1))
+        if bad.any():
+            valid = ">= 0" if loss == "cross_entropy" else "in [0, 1]"
+            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(f"{name} must be {valid} for {loss}, got {result[where]} at index {where}")
+    return result
+
+
+def weights(name: str, value: Any, rows: int) -> np.ndarray[Any, Any]:
+    array = vector(name, value, np.dtype(np.float64), rows)
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        raise ValueError(f"{name} must be finite and not negative, got {array[bad][0]} at index {int(np.argmax(bad))}")
+    with np.errstate(over="ignore"):
+        total = array.sum()
+    if not 0 < total < np.inf:
+        raise ValueError(f"{name} must have a positive, finite sum, got {total}")
+    return array
+
+
+def output(name: str, value: Any, target: np.dtype[Any], shape: tuple[int, ...], **others: Any) -> np.ndarray[Any, Any]:
+    """An array to write results into, as it is; `others` are arrays that it must not share memory with."""
+    valid = f"a writable C-ordered array of shape {shape} and dtype {target}"
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be {valid}, got {describe(value)}")
+    if value.shape != shape or value.dtype != target:
+        raise ValueError(f"{name} must be {valid}, got {describe(value)}")
+    if not value.flags.writeable:
+        raise ValueError(f"{name} must be {valid}, got a read-only array")
+    if not value.flags.carray:
+        raise ValueError(f"{name} must be {valid}, got one that is not C-ordered and aligned")
+    for other, array in others.items():
+        if array is not None and np.may_share_memory(value, array):
+            raise ValueError(f"{name} must not share memory with {other}")
+    return np.asarray(value)
+
+
+def clip(name: str, value: Any) -> float:
+    return number(name, value, np.nextafter(0, 1), 0.5, "a number in (0, 0.5), or None")

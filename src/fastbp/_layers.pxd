@@ -1,0 +1,251 @@
+"""One layer on one block of rows: forward, the way back through its activation, its gradients.
+
+Blocks hold some rows of a batch, row-major, each row padded to whole vectors (`ld` numbers).  The padding takes part in
+vector arithmetic and is never read as a result.  A hidden layer owns two such blocks: `a`, its output, and `g`, which
+first keeps the activation's derivative at z and then, on the way back, dE/dz.  Activations made of two straight lines
+need no stored derivative: the sign of their output tells it.
+"""
+from fastbp._simd cimport *
+from fastbp._gemm cimport *
+from fastbp._activations cimport *
+
+cdef enum:
+    DEPTH_BLOCK = 256  # rows of a panel of B that stay in the first-level cache while all rows of A pass by
+
+
+cdef inline bint is_piecewise_linear(int activation) noexcept nogil:
+    return activation == IDENTITY or activation == RELU or activation == LEAKY_RELU
+
+
+cdef inline inlined_void map_rows(
+    activation_function f, const bint with_slope, Py_ssize_t rows, int V, real *a, real *slope, Py_ssize_t ld,
+) noexcept nogil:
+    """a = act(a) and, if with_slope, slope = act'(a), for V vectors of each row."""
+    cdef vreal value, derivative
+    cdef Py_ssize_t i
+    cdef int v
+    for i in range(rows):
+        for v in range(V):
+            f(vload(a + i * ld + v * VL), &value, &derivative)
+            vstore(a + i * ld + v * VL, value)
+            if with_slope:
+                vstore(slope + i * ld + v * VL, derivative)
+
+
+cdef inline inlined_void map_either(
+    activation_function f, bint with_slope, Py_ssize_t rows, int V, real *a, real *slope, Py_ssize_t ld,
+) noexcept nogil:
+    if with_slope:
+        map_rows(f, True, rows, V, a, slope, ld)
+    else:
+        map_rows(f, False, rows, V, a, slope, ld)
+
+
+cdef inline separate_void activate(
+    int activation, bint with_slope, Py_ssize_t rows, int V, real *a, real *slope, Py_ssize_t ld,
+) noexcept nogil:
+    """`map_rows` with the activation chosen at run time."""
+    if activation == RELU:
+        map_rows(relu, False, rows, V, a, slope, ld)
+    elif activation == LEAKY_RELU:
+        map_rows(leaky_relu, False, rows, V, a, slope, ld)
+    elif activation == SIGMOID:
+        map_either(sigmoid, with_slope, rows, V, a, slope, ld)
+    elif activation == TANH:
+        map_either(tanh, with_slope, rows, V, a, slope, ld)
+    elif activation == ELU:
+        map_either(elu, with_slope, rows, V, a, slope, ld)
+    elif activation == SOFTPLUS:
+        map_either(softplus, with_slope, rows, V, a, slope, ld)
+    elif activation == GELU:
+        map_either(gelu, with_slope, rows, V, a, slope, ld)
+    elif activation == SILU:
+        map_either(silu, with_slope, rows, V, a, slope, ld)
+
+
+cdef inline separate_void through_activation(
+    int activation, Py_ssize_t rows, int V, const real *da, const real *a, real *g, Py_ssize_t ld,
+) noexcept nogil:
+    """g = dE/dz = dE/da * act'(z) for V vectors of each row.
+
+    da  IN      dE/da, rows V * VL apart
+    a   IN      the layer's output (what piecewise linear activations need), rows ld apart
+    g   IN OUT  act'(z) of the other activations, replaced by dE/dz
+    """
+    cdef vreal below
+    cdef Py_ssize_t i
+    cdef int v
+    if activation == RELU or activation == LEAKY_RELU:
+        below = vset(<real> LEAKY_SLOPE) if activation == LEAKY_RELU else vset(0)
+        for i in range(rows):
+            for v in range(V):
+                vstore(g + i * ld + v * VL,
+                       vselect(vless(vset(0), vload(a + i * ld + v * VL)), vload(da + (i * V + v) * VL),
+                               below * vload(da + (i * V + v) * VL)))
+    elif activation == IDENTITY:
+        for i in range(rows):
+            for v in range(V):
+                vstore(g + i * ld + v * VL, vload(da + (i * V + v) * VL))
+    else:
+        for i in range(rows):
+            for v in range(V):
+                vstore(g + i * ld + v * VL, vload(da + (i * V + v) * VL) * vload(g + i * ld + v * VL))
+
+
+cdef inline void multiply_deep(
+    int V, bint transposed, Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda,
+    const real *b, Py_ssize_t ldb, real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+) noexcept nogil:
+    """`multiply_panel` in blocks of depth, so that a block of B stays in the first-level cache."""
+    cdef Py_ssize_t blocks = (depth + DEPTH_BLOCK - 1) // DEPTH_BLOCK
+    cdef Py_ssize_t k, begin = 0, end
+    for k in range(blocks):
+        end = depth * (k + 1) // blocks
+        multiply_panel(V, transposed, rows, end - begin, a + begin * (lda if transposed else 1), lda, b + begin * ldb, ldb,
+                       c, ldc, start if k == 0 else c, ld_start if k == 0 else ldc, last)
+        begin = end
+
+
+cdef inline Py_ssize_t packed_size(Py_ssize_t depth, Py_ssize_t columns) noexcept nogil:
+    """Numbers in all packed panels of a matrix [depth, columns]."""
+    return depth * vectors(columns) * VL
+
+
+cdef inline void pack_weights(
+    const real *w, const real *bias, Py_ssize_t fan_in, Py_ssize_t fan_out, real *packed,
+) noexcept nogil:
+    """Panels of [b; W]: the bias is the row before the first of each panel.
+
+    packed  OUT  packed_size(fan_in + 1, fan_out) numbers
+    """
+    cdef Py_ssize_t column = 0
+    cdef int V
+    while column < fan_out:
+        V = next_panel(vectors(fan_out - column))
+        pack_panel(bias + column, 0, 1, fan_out - column, V, packed)
+        pack_panel(w + column, fan_out, fan_in, fan_out - column, V, packed + V * VL)
+        packed += (fan_in + 1) * V * VL
+        column += V * VL
+
+
+cdef inline void pack_weights_transposed(
+    const real *w, Py_ssize_t fan_in, Py_ssize_t fan_out, real *packed,
+) noexcept nogil:
+    """Panels of W^T.  packed  OUT  packed_size(fan_out, fan_in) numbers"""
+    cdef Py_ssize_t column = 0
+    cdef int V
+    while column < fan_in:
+        V = next_panel(vectors(fan_in - column))
+        pack_transposed(w + column * fan_out, fan_out, fan_in - column, fan_out, V, packed)
+        packed += fan_out * V * VL
+        column += V * VL
+
+
+cdef inline void layer_forward(
+    Py_ssize_t rows, Py_ssize_t fan_in, Py_ssize_t fan_out, int activation, bint with_slope,
+    const real *x, Py_ssize_t ldx, const real *packed, real *a, real *slope, Py_ssize_t ld,
+) noexcept nogil:
+    """a = act(x W + b) for one block of rows, each panel activated while it is in the first-level cache.
+
+    x       IN   [rows, fan_in], rows ldx apart
+    packed  IN   as `pack_weights` leaves it
+    a       OUT  [rows, ld]
+    slope   OUT  act'(z) where with_slope and the activation is not piecewise linear; may be NULL otherwise
+    """
+    cdef Py_ssize_t column = 0
+    cdef int V
+    while column < fan_out:
+        V = next_panel(vectors(fan_out - column))
+        multiply_deep(V, False, rows, fan_in, x, ldx, packed + V * VL, V * VL, a + column, ld, packed, 0, VL)
+        activate(activation, with_slope, rows, V, a + column, slope + column if with_slope else NULL, ld)
+        packed += (fan_in + 1) * V * VL
+        column += V * VL
+
+
+cdef inline void layer_backward(
+    Py_ssize_t rows, Py_ssize_t fan_in, Py_ssize_t fan_out, int activation_below,
+    const real *dz, Py_ssize_t ldz, const real *packed, const real *a, real *g, Py_ssize_t ld, real *scratch,
+) noexcept nogil:
+    """g = (dz W^T) * act'(z below) for one block of rows.
+
+    dz       IN      [rows, fan_out], rows ldz apart
+    packed   IN      as `pack_weights_transposed` leaves it
+    a, g     as in `through_activation`, of the layer below, whose width is fan_in
+    scratch  OUT     rows * TILE_VECTORS * VL numbers
+    """
+    cdef Py_ssize_t column = 0
+    cdef int V
+    while column < fan_in:
+        V = next_panel(vectors(fan_in - column))
+        multiply_deep(V, False, rows, fan_out, dz, ldz, packed, V * VL, scratch, V * VL, NULL, 0, VL)
+        through_activation(activation_below, rows, V, scratch, a + column, g + column, ld)
+        packed += fan_out * V * VL
+        column += V * VL
+
+
+cdef inline void input_gradient(
+    Py_ssize_t rows, Py_ssize_t fan_in, Py_ssize_t fan_out, const real *dz, Py_ssize_t ldz,
+    const real *packed, real *dx, Py_ssize_t ldx,
+) noexcept nogil:
+    """dx = dz W^T, without padding: dx is the user's."""
+    cdef Py_ssize_t column = 0
+    cdef int V, last
+    while column < fan_in:
+        V = next_panel(vectors(fan_in - column))
+        last = <int> min(VL, fan_in - column - (V - 1) * VL)
+        multiply_deep(V, False, rows, fan_out, dz, ldz, packed, V * VL, dx + column, ldx, NULL, 0, last)
+        packed += fan_out * V * VL
+        column += V * VL
+
+
+cdef inline void weight_gradient(
+    Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t fan_out, const real *x, Py_ssize_t ldx,
+    const real *dz, Py_ssize_t ldz, real *dw, bint add,
+) noexcept nogil:
+    """Rows begin..end of dW = x^T dz, or added to what is there.
+
+    x   IN   [rows, fan_in], rows ldx apart
+    dz  IN   [rows, fan_out], rows ldz apart
+    dw  OUT  [fan_in, fan_out] without padding
+    """
+    cdef Py_ssize_t column = 0
+    cdef int V, last
+    cdef real *c
+    while column < fan_out:
+        V = next_panel(vectors(fan_out - column))
+        last = <int> min(VL, fan_out - column - (V - 1) * VL)
+        c = dw + begin * fan_out + column
+        multiply_deep(V, True, end - begin, rows, x + begin, ldx, dz + column, ldz, c, fan_out,
+                      c if add else NULL, fan_out, last)
+        column += V * VL
+
+
+cdef inline separate_void bias_gradient(
+    Py_ssize_t rows, Py_ssize_t fan_out, const real *dz, Py_ssize_t ldz, real *db, bint add,
+) noexcept nogil:
+    """db = the column sums of dz[rows, fan_out], or added to what is there."""
+    cdef Py_ssize_t column = 0, i
+    cdef vreal s0, s1, s2, s3
+    while column < fan_out:
+        s0 = load_edge(db + column, fan_out - column) if add else vset(0)
+        s1 = load_edge(db + column + VL, fan_out - column - VL) if add else vset(0)
+        s2 = load_edge(db + column + 2 * VL, fan_out - column - 2 * VL) if add else vset(0)
+        s3 = load_edge(db + column + 3 * VL, fan_out - column - 3 * VL) if add else vset(0)
+        if fan_out - column > 2 * VL:
+            for i in range(rows):
+                s0 = s0 + vload(dz + i * ldz + column)
+                s1 = s1 + vload(dz + i * ldz + column + VL)
+                s2 = s2 + vload(dz + i * ldz + column + 2 * VL)
+                s3 = s3 + load_edge(dz + i * ldz + column + 3 * VL, ldz - column - 3 * VL)
+        elif fan_out - column > VL:
+            for i in range(rows):
+                s0 = s0 + vload(dz + i * ldz + column)
+                s1 = s1 + vload(dz + i * ldz + column + VL)
+        else:
+            for i in range(rows):
+                s0 = s0 + vload(dz + i * ldz + column)
+        store_edge(db + column, s0, fan_out - column)
+        store_edge(db + column + VL, s1, fan_out - column - VL)
+        store_edge(db + column + 2 * VL, s2, fan_out - column - 2 * VL)
+        store_edge(db + column + 3 * VL, s3, fan_out - column - 3 * VL)
+        column += 4 * VL

@@ -1,0 +1,367 @@
+"""The head of a network: output activation and loss together, from the logits z to the loss and dE/dz.
+
+(a) Nothing is formed by subtracting two nearly equal numbers.  An output activation gives y, 1 - y, 1 + y, their logs
+    and quotients from z (`Head` in _activations.pxd); softmax gives 1 - y_k as the sum of the other exponentials.
+(b) log(max(y, c)): whether the clip is active is decided from z, by two numbers made when the network is: y > c exactly
+    where z > z_low, and 1 - y > c exactly where z < z_high.  Without a clip these are -inf and inf.
+(c) The loss is added up in double.
+(d) nan stays nan: comparisons are written so that a nan is on the side that computes.
+"""
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
+
+from fastbp._simd cimport *
+from fastbp._gemm cimport *
+from fastbp._math cimport *
+from fastbp._activations cimport *
+
+cdef enum Loss:
+    SQUARED_ERROR
+    BINARY_CROSS_ENTROPY
+    CROSS_ENTROPY
+
+cdef struct HeadRule:
+    int activation
+    int loss
+    bint clipped            # log(max(y, clip)), false where the loss is the activation's canonical partner and clip None
+    double clip, log_clip
+    double z_low, z_high    # numbers of the dtype
+
+cdef struct Targets:
+    const real *dense       # [rows, n], or NULL where there are labels
+    const int64_t *labels   # [rows]
+    const double *weights   # [rows], or NULL: all 1
+    double scale            # 1 / sum of weights, or 1
+
+
+cdef inline double row_weight(const Targets *t, Py_ssize_t i) noexcept nogil:
+    return t.scale if t.weights == NULL else t.scale * t.weights[i]
+
+
+# ---- losses that are a sum over outputs of something of one output each -----------------------------------------------
+
+cdef inline inlined_void elementwise_loss(
+    const int loss, const HeadRule *rule, const Head *h, vreal z, vreal t, vreal *value, vreal *dz,
+) noexcept nogil:
+    """value = l(y, t), dz = dl/dz, for one output."""
+    cdef vreal one = vset(1), half = vset(<real> 0.5), zero = vset(0), residual, rest
+    cdef vint low, high, present
+    if loss == SQUARED_ERROR:
+        # y - t with the distance from 1 or -1 where y is near it
+        residual = vselect(vless(half, h.y), (one - t) - h.below_one,
+                           vselect(vless(h.y, -half), h.above_minus_one - (one + t), h.y - t))
+        value[0] = half * residual * residual
+        dz[0] = residual * h.slope
+    else:
+        low = vless_equal(z, vset(<real> rule.z_low))       # y <= c: clipped
+        present = ~vequal(t, zero)
+        value[0] = vkeep(present, -t * vselect(low, vset(<real> rule.log_clip), h.log_y))
+        dz[0] = vkeep(present & ~low, -t * h.slope_over_y)
+        if loss == BINARY_CROSS_ENTROPY:
+            rest = one - t
+            high = vless_equal(vset(<real> rule.z_high), z)
+            present = ~vequal(rest, zero)
+            value[0] = value[0] - vkeep(present, rest * vselect(high, vset(<real> rule.log_clip), h.log_below_one))
+            dz[0] = dz[0] + vkeep(present & ~high, rest * h.slope_over_below_one)
+
+
+cdef inline inlined_void elementwise_rows(
+    head_function head, const int loss, const HeadRule *rule, Py_ssize_t rows, Py_ssize_t n,
+    real *z, Py_ssize_t ld, const Targets *t, double *total,
+) noexcept nogil:
+    cdef Head h
+    cdef vreal target, value, dz
+    cdef double sums[16]
+    cdef double weight
+    cdef real lanes[16]
+    cdef Py_ssize_t i, column, left
+    cdef int v
+    for v in range(16):
+        sums[v] = 0
+    for i in range(rows):
+        weight = row_weight(t, i)
+        column = 0
+        while column < n:
+            left = n - column
+            target = load_edge(t.dense + i * n + column, left)
+            head(vload(z + i * ld + column), &h)
+            elementwise_loss(loss, rule, &h, vload(z + i * ld + column), target, &value, &dz)
+            vstore(z + i * ld + column, vset(<real> weight) * dz)
+            vstore(lanes, value)
+            if left >= VL:
+                for v in range(VL):
+                    sums[v] += weight * lanes[v]
+            else:
+                for v in range(left):
+                    sums[v] += weight * lanes[v]
+            column += VL
+    for v in range(VL):
+        total[0] += sums[v]
+
+
+cdef inline inlined_void elementwise_of(
+    head_function head, const HeadRule *rule, Py_ssize_t rows, Py_ssize_t n, real *z, Py_ssize_t ld,
+    const Targets *t, double *total,
+) noexcept nogil:
+    if rule.loss == SQUARED_ERROR:
+        elementwise_rows(head, SQUARED_ERROR, rule, rows, n, z, ld, t, total)
+    elif rule.loss == BINARY_CROSS_ENTROPY:
+        elementwise_rows(head, BINARY_CROSS_ENTROPY, rule, rows, n, z, ld, t, total)
+    else:
+        elementwise_rows(head, CROSS_ENTROPY, rule, rows, n, z, ld, t, total)
+
+
+# ---- softmax ---------------------------------------------------------------------------------------------------------
+# VL rows at a time, transposed: a lane is a row, so that sums and maxima over classes need no shuffles.
+
+cdef enum:
+    SOFTMAX_ARRAYS = 4  # of n vectors each, in scratch
+
+
+cdef inline inlined_void load_rows_transposed(
+    const real *z, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t n, real *columns,
+) noexcept nogil:
+    """columns[k, :rows] = z[:rows, k]; rows past the last repeat the first."""
+    cdef vreal t[16]
+    cdef Py_ssize_t k = 0
+    cdef int i
+    while k < n:
+        for i in range(VL):
+            t[i] = load_edge(z + (i * ld if i < rows else 0) + k, n - k)
+        transpose_block(t)
+        for i in range(VL):
+            if k + i < n:
+                vstore(columns + (k + i) * VL, t[i])
+        k += VL
+
+
+cdef inline inlined_void store_rows_transposed(
+    const real *columns, Py_ssize_t rows, Py_ssize_t n, real *z, Py_ssize_t ld,
+) noexcept nogil:
+    """z[:rows, k] = columns[k, :rows]."""
+    cdef vreal t[16]
+    cdef Py_ssize_t k = 0
+    cdef int i
+    while k < n:
+        for i in range(VL):
+            t[i] = vload(columns + (k + i) * VL) if k + i < n else vset(0)
+        transpose_block(t)
+        for i in range(VL):
+            if i < rows:
+                store_edge(z + i * ld + k, t[i], n - k)
+        k += VL
+
+
+cdef inline inlined_void exponentials(Py_ssize_t n, real *z, vreal *largest, vreal *where, vreal *rest) noexcept nogil:
+    """z[k] = exp(z[k] - max); the maximum, its first place, and the sum of all other exponentials."""
+    cdef vreal top = vload(z), at = vset(0), others = vset(0), e
+    cdef vint more
+    cdef Py_ssize_t k
+    for k in range(1, n):
+        more = ~vless_equal(vload(z + k * VL), top)     # a nan is carried along
+        top = vselect(more, vload(z + k * VL), top)
+        at = vselect(more, vset(<real> k), at)
+    for k in range(n):
+        e = vexp(vload(z + k * VL) - top)
+        vstore(z + k * VL, e)
+        others = others + vkeep(~vequal(at, vset(<real> k)), e)
+    largest[0] = top
+    where[0] = at
+    rest[0] = others
+
+
+cdef inline inlined_void softmax_labels(
+    const HeadRule *rule, Py_ssize_t n, real *z, vreal label, vreal weight, vreal *value,
+) noexcept nogil:
+    """Cross-entropy with the class known.  z  IN OUT  [n] vectors: logits, replaced by weight * dE/dz."""
+    cdef vreal top, at, rest, e, at_label = vset(0), others = vset(0), logit = vset(0), factor
+    cdef vint hit, clipped
+    cdef Py_ssize_t k
+    for k in range(n):
+        logit = vselect(vequal(label, vset(<real> k)), vload(z + k * VL), logit)
+    exponentials(n, z, &top, &at, &rest)
+    for k in range(n):
+        hit = vequal(label, vset(<real> k))
+        e = vload(z + k * VL)
+        at_label = at_label + vkeep(hit, e)
+        others = others + vkeep(~hit, e)
+    value[0] = (top - logit) + vlog1p(rest)
+    factor = weight / (at_label + others)
+    if rule.clipped:    # y > c as e (1 - c) > c * (sum of the others)
+        clipped = vless_equal(at_label * vset(<real> (1 - rule.clip)), vset(<real> rule.clip) * others)
+        value[0] = vselect(clipped, vset(<real> -rule.log_clip), value[0])
+        factor = vkeep(~clipped, factor)
+    for k in range(n):
+        hit = vequal(label, vset(<real> k))
+        vstore(z + k * VL, factor * vselect(hit, -others, vload(z + k * VL)))
+
+
+cdef inline inlined_void softmax_dense(
+    const int loss, const HeadRule *rule, Py_ssize_t n, real *z, const real *targets, real *scratch,
+    vreal weight, vreal *value,
+) noexcept nogil:
+    """Any loss on y = softmax(z), with p_k = y_k dl/dy_k:  dl/dz_k = p_k (1 - y_k) - y_k * (sum of the other p).
+
+    z        IN OUT  [n] vectors: logits, replaced by weight * dE/dz
+    targets  IN      [n] vectors
+    scratch  OUT     2 * n vectors: p, and first the sums of e, then those of p, before k
+    """
+    cdef real *p = scratch
+    cdef real *before = scratch + n * VL
+    cdef vreal top, at, rest, e, y, others, below_one, t, inverse, total, log_total, residual, q
+    cdef vreal one = vset(1), zero = vset(0), half = vset(<real> 0.5), c = vset(<real> rule.clip)
+    cdef vreal log_clip = vset(<real> rule.log_clip), sum_p
+    cdef vint low, high, present
+    cdef Py_ssize_t k
+    value[0] = zero
+    if loss == CROSS_ENTROPY and not rule.clipped:
+        # sum_k t_k (max - z_k), before the logits are overwritten; log of the sum of exponentials follows below
+        top = vload(z)
+        for k in range(1, n):
+            top = vselect(~vless_equal(vload(z + k * VL), top), vload(z + k * VL), top)
+        for k in range(n):
+            t = vload(targets + k * VL)
+            value[0] = value[0] + vkeep(~vequal(t, zero), t * (top - vload(z + k * VL)))
+    exponentials(n, z, &top, &at, &rest)
+    log_total = vlog1p(rest)
+    total = zero
+    for k in range(n):
+        vstore(before + k * VL, total)
+        total = total + vload(z + k * VL)
+    inverse = one / total
+    others = zero       # the sum of e after k
+    for k in range(n - 1, -1, -1):
+        e = vload(z + k * VL)
+        t = vload(targets + k * VL)
+        below_one = (vload(before + k * VL) + others) * inverse
+        others = others + e
+        y = e * inverse
+        vstore(before + k * VL, below_one)
+        vstore(z + k * VL, y)
+        if loss == SQUARED_ERROR:
+            residual = vselect(vless(half, y), (one - t) - below_one, y - t)
+            value[0] = value[0] + half * residual * residual
+            vstore(p + k * VL, residual * y)
+        else:
+            present = ~vequal(t, zero)
+            if not rule.clipped:
+                value[0] = value[0] + t * log_total
+                vstore(p + k * VL, -t)
+            else:
+                low = vless_equal(y * (one - c), c * below_one)
+                q = vselect(vless(half, y), vlog1p(-below_one), vlog(y))
+                value[0] = value[0] - vkeep(present, t * vselect(low, log_clip, q))
+                residual = vkeep(~low, -t)
+                if loss == BINARY_CROSS_ENTROPY:
+                    high = vless_equal(below_one * (one - c), c * y)
+                    present = ~vequal(t, one)
+                    q = vselect(vless(half, y), vlog(below_one), vlog1p(-y))
+                    value[0] = value[0] - vkeep(present, (one - t) * vselect(high, log_clip, q))
+                    residual = residual + vkeep(present & ~high, (one - t) * y / below_one)
+                vstore(p + k * VL, residual)
+    sum_p = zero
+    for k in range(n):  # weight * (p_k (1 - y_k) - y_k * sum of p before k), and the rest on the way back
+        q = vload(p + k * VL)
+        vstore(before + k * VL, q * vload(before + k * VL) - vload(z + k * VL) * sum_p)
+        sum_p = sum_p + q
+    sum_p = zero
+    for k in range(n - 1, -1, -1):
+        vstore(z + k * VL, weight * (vload(before + k * VL) - vload(z + k * VL) * sum_p))
+        sum_p = sum_p + vload(p + k * VL)
+
+
+cdef inline separate_void softmax_rows(
+    const HeadRule *rule, Py_ssize_t rows, Py_ssize_t n, real *z, Py_ssize_t ld, const Targets *t,
+    real *scratch, double *total,
+) noexcept nogil:
+    """scratch  OUT  SOFTMAX_ARRAYS * n vectors"""
+    cdef real *columns = scratch
+    cdef real *targets = scratch + n * VL
+    cdef real labels[16]
+    cdef real weights[16]
+    cdef real lanes[16]
+    cdef vreal value
+    cdef Py_ssize_t row = 0, here
+    cdef int i
+    while row < rows:
+        here = min(VL, rows - row)
+        load_rows_transposed(z + row * ld, ld, here, n, columns)
+        for i in range(VL):
+            weights[i] = <real> row_weight(t, row + i) if i < here else 0
+            if t.labels != NULL:
+                labels[i] = <real> t.labels[row + i] if i < here else 0
+        if t.labels != NULL:
+            softmax_labels(rule, n, columns, vload(labels), vload(weights), &value)
+        else:
+            load_rows_transposed(t.dense + row * n, n, here, n, targets)
+            if rule.loss == SQUARED_ERROR:
+                softmax_dense(SQUARED_ERROR, rule, n, columns, targets, targets + n * VL, vload(weights), &value)
+            elif rule.loss == BINARY_CROSS_ENTROPY:
+                softmax_dense(BINARY_CROSS_ENTROPY, rule, n, columns, targets, targets + n * VL, vload(weights), &value)
+            else:
+                softmax_dense(CROSS_ENTROPY, rule, n, columns, targets, targets + n * VL, vload(weights), &value)
+        store_rows_transposed(columns, here, n, z + row * ld, ld)
+        vstore(lanes, value)
+        for i in range(<int> here):
+            total[0] += row_weight(t, row + i) * lanes[i]
+        row += VL
+
+
+cdef inline separate_void softmax_output(
+    Py_ssize_t rows, Py_ssize_t n, const real *z, Py_ssize_t ld, real *y, Py_ssize_t ldy, real *scratch,
+) noexcept nogil:
+    """y = softmax(z) for some rows.  scratch  OUT  n vectors"""
+    cdef vreal top, at, rest, inverse
+    cdef Py_ssize_t row = 0, here, k
+    while row < rows:
+        here = min(VL, rows - row)
+        load_rows_transposed(z + row * ld, ld, here, n, scratch)
+        exponentials(n, scratch, &top, &at, &rest)
+        inverse = vset(1) / (vset(1) + rest)
+        for k in range(n):
+            vstore(scratch + k * VL, vload(scratch + k * VL) * inverse)
+        store_rows_transposed(scratch, here, n, y + row * ldy, ldy)
+        row += VL
+
+
+cdef inline separate_void softmax_backward(
+    Py_ssize_t rows, Py_ssize_t n, const real *y, Py_ssize_t ldy, const real *dy, real *dz, Py_ssize_t ld,
+) noexcept nogil:
+    """dz_k = y_k (dy_k - sum_j dy_j y_j), for a loss of the user's own.  dy  IN  [rows, n] without padding"""
+    cdef Py_ssize_t i, k
+    cdef real total
+    for i in range(rows):
+        total = 0
+        for k in range(n):
+            total += dy[i * n + k] * y[i * ldy + k]
+        for k in range(n):
+            dz[i * ld + k] = y[i * ldy + k] * (dy[i * n + k] - total)
+
+
+# ---- the table: one row per output activation ------------------------------------------------------------------------
+
+cdef inline separate_void head_block(
+    const HeadRule *rule, Py_ssize_t rows, Py_ssize_t n, real *z, Py_ssize_t ld, const Targets *t,
+    real *scratch, double *total,
+) noexcept nogil:
+    """Replace the logits z[rows, n] by weight * dE/dz, and add the weighted losses to total."""
+    if rule.activation == SOFTMAX:
+        softmax_rows(rule, rows, n, z, ld, t, scratch, total)
+    elif rule.activation == IDENTITY:
+        elementwise_of(identity_head, rule, rows, n, z, ld, t, total)
+    elif rule.activation == SIGMOID:
+        elementwise_of(sigmoid_head, rule, rows, n, z, ld, t, total)
+    elif rule.activation == TANH:
+        elementwise_of(tanh_head, rule, rows, n, z, ld, t, total)
+    elif rule.activation == RELU:
+        elementwise_of(relu_head, rule, rows, n, z, ld, t, total)
+    elif rule.activation == LEAKY_RELU:
+        elementwise_of(leaky_relu_head, rule, rows, n, z, ld, t, total)
+    elif rule.activation == ELU:
+        elementwise_of(elu_head, rule, rows, n, z, ld, t, total)
+    elif rule.activation == SOFTPLUS:
+        elementwise_of(softplus_head, rule, rows, n, z, ld, t, total)
+    elif rule.activation == GELU:
+        elementwise_of(gelu_head, rule, rows, n, z, ld, t, total)
+    elif rule.activation == SILU:
+        elementwise_of(silu_head, rule, rows, n, z, ld, t, total)

@@ -1,0 +1,516 @@
+"""A whole step: loss and gradient of a network on a batch, and the parameters' update.
+
+(a) Rows go through all layers, forward and back, in blocks small enough that every layer's activations stay in cache.
+(b) What is added up never depends on the number of threads, so results are the same to the bit for any.  Sizes alone
+    choose between two ways:
+    by chunks   few parameters: the rows are cut into a fixed number of chunks, each with a gradient of its own; these are
+                added in order.  Tasks are chunks, then ranges of parameters.
+    by phases   many parameters, for which gradients of their own would cost more than the products: all rows forward and
+                back in blocks, keeping every layer's a and dE/dz; then each part of dW over all rows in order.
+                Large batches go through in slabs of rows, so that memory is bounded.
+(c) W and W^T are packed into panels once a step, by all threads.
+(d) A step too small to gain from a second thread never wakes one.
+"""
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from cython.parallel cimport parallel, prange, threadid
+
+from fastbp._simd cimport *
+from fastbp._gemm cimport *
+from fastbp._layers cimport *
+from fastbp._losses cimport *
+from fastbp._update cimport *
+
+cdef struct Layer:
+    Py_ssize_t fan_in, fan_out
+    int activation
+    Py_ssize_t weights, biases      # where they start in the flat vector
+    Py_ssize_t ld                   # numbers in a padded row of its output
+    Py_ssize_t row_at               # numbers that the layers below take of each row of a region
+    Py_ssize_t packed, transposed   # where W's and W^T's panels start among the packed ones
+
+cdef struct Net:
+    int n_layers
+    Layer *layers
+    HeadRule rule
+    Py_ssize_t n_parameters
+    Py_ssize_t packed_size          # numbers in all panels
+
+cdef enum:
+    MAX_CHUNKS = 16
+    RANGE = 4096                    # parameters in a task of adding gradients and updating
+
+cdef enum Mode:
+    TRAIN       # loss and gradient
+    PREDICT     # outputs only
+    TAPE        # outputs, keeping what the way back needs, for a loss of the user's own
+
+cdef struct Plan:
+    Py_ssize_t rows
+    int mode
+    int threads_allowed, threads
+    bint by_chunks
+    Py_ssize_t n_chunks             # by chunks
+    Py_ssize_t slab_rows, n_slabs   # by phases
+    Py_ssize_t block_rows
+    Py_ssize_t n_losses             # chunks, or blocks of all slabs
+    # sizes and places in a workspace, in numbers
+    Py_ssize_t region_size, n_regions, scratch_size, gradient_size
+    Py_ssize_t packed_at, regions_at, scratch_at, gradients_at, total
+
+cdef struct Step:
+    const Net *net
+    const Plan *plan
+    const real *parameters
+    const real *x                   # [rows, fan_in of the first layer] without padding
+    Targets targets
+    real *gradient                  # OUT
+    real *input_gradient            # OUT or NULL
+    real *output                    # OUT  PREDICT, TAPE: [rows, last width]
+    const real *output_gradient     # IN   TAPE: dE/dy, [rows, last width]
+    Update update
+    real *memory                    # plan.total numbers
+    double *losses                  # plan.n_losses
+
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
+
+cdef inline Py_ssize_t padded_width(Py_ssize_t n) noexcept nogil:
+    """Numbers in a padded row: whole vectors, and one more where rows would fall on few cache sets."""
+    cdef Py_ssize_t width = vectors(n) * VL
+    cdef Py_ssize_t size = width * <Py_ssize_t> sizeof(real)
+    return width + VL if size >= 512 and size % 256 == 0 else width
+
+
+cdef inline Py_ssize_t in_lines(Py_ssize_t n) noexcept nogil:
+    """n numbers rounded up to whole cache lines."""
+    return (n + 15) // 16 * 16
+
+
+cdef inline Py_ssize_t share(Py_ssize_t n, Py_ssize_t parts, Py_ssize_t k) noexcept nogil:
+    """Where part k of n things starts, shared out evenly among parts."""
+    return n // parts * k + min(k, n % parts)
+
+
+cdef inline Py_ssize_t blocks_of(Py_ssize_t rows, Py_ssize_t block_rows) noexcept nogil:
+    return (rows + block_rows - 1) // block_rows
+
+
+cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
+    """Tasks that a layer's dW is cut into, by rows of dW."""
+    return (layer.fan_in + 127) // 128
+
+
+cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed, int mode, Plan *plan) noexcept nogil:
+    cdef Py_ssize_t row_size = 0, multiply_adds = 0, here
+    cdef Py_ssize_t row_limit, most
+    cdef const Layer *layer
+    cdef int i
+    plan.rows = rows
+    plan.threads_allowed = threads_allowed
+    plan.mode = mode
+    for i in range(net.n_layers):
+        layer = &net.layers[i]
+        row_size += 2 * layer.ld
+        multiply_adds += (1 if mode == PREDICT else 3 if i > 0 or mode == TAPE else 2) * rows * layer.fan_in * layer.fan_out
+    # Waking and joining threads costs about a microsecond, as much as this many multiply-adds.
+    plan.threads = threads_allowed if multiply_adds > 300000 else 1
+    plan.by_chunks = mode == PREDICT or (mode == TRAIN and net.n_parameters * <Py_ssize_t> sizeof(real) <= 192 * 1024)
+    row_limit = max(16, min(96, (160 * 1024 // <Py_ssize_t> sizeof(real)) // row_size))
+    if mode == PREDICT:
+        plan.n_chunks = blocks_of(rows, row_limit)
+        if plan.threads > 1 and plan.n_chunks < 4:
+            plan.n_chunks = min(rows, 4)
+        plan.block_rows = (rows + plan.n_chunks - 1) // plan.n_chunks
+        plan.n_slabs = 1
+        plan.slab_rows = rows
+        plan.threads = <int> min(plan.threads, plan.n_chunks)
+        plan.n_regions = plan.threads
+        plan.region_size = in_lines(plan.block_rows * row_size)
+        plan.n_losses = 0
+        plan.gradient_size = 0
+    elif plan.by_chunks:
+        most = min(MAX_CHUNKS, rows // 64)
+        if most < 2 and multiply_adds > 300000:
+            most = 2
+        plan.n_chunks = max(1, min(most, rows))
+        here = (rows + plan.n_chunks - 1) // plan.n_chunks
+        plan.block_rows = (here + blocks_of(here, row_limit) - 1) // blocks_of(here, row_limit)
+        plan.threads = <int> min(plan.threads, plan.n_chunks)
+        plan.n_slabs = 1
+        plan.slab_rows = rows
+        plan.n_regions = plan.threads
+        plan.region_size = in_lines(plan.block_rows * row_size)
+        plan.n_losses = plan.n_chunks
+        plan.gradient_size = in_lines(net.n_parameters) * plan.n_chunks if plan.n_chunks > 1 else 0
+    else:
+        plan.n_chunks = 1
+        most = max(256, (8 * 1024 * 1024 // <Py_ssize_t> sizeof(real)) // row_size)
+        plan.n_slabs = 1 if mode == TAPE else blocks_of(rows, most)
+        plan.slab_rows = (rows + plan.n_slabs - 1) // plan.n_slabs
+        here = max(1, min(row_limit, (plan.slab_rows + 3) // 4 if plan.slab_rows >= 96 else (plan.slab_rows + 1) // 2))
+        plan.block_rows = (plan.slab_rows + blocks_of(plan.slab_rows, here) - 1) // blocks_of(plan.slab_rows, here)
+        plan.n_regions = 1
+        plan.region_size = in_lines(plan.slab_rows * row_size)
+        plan.n_losses = plan.n_slabs * blocks_of(plan.slab_rows, plan.block_rows) if mode == TRAIN else 0
+        plan.gradient_size = 0
+    plan.scratch_size = in_lines(max(plan.block_rows * TILE_VECTORS * VL,
+                                     SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
+    plan.packed_at = 0
+    plan.regions_at = in_lines(net.packed_size)
+    plan.scratch_at = plan.regions_at + plan.n_regions * plan.region_size
+    plan.gradients_at = plan.scratch_at + plan.threads * plan.scratch_size
+    plan.total = plan.gradients_at + plan.gradient_size
+
+
+# ---- packing ---------------------------------------------------------------------------------------------------------
+
+cdef inline void pack_task(const Step *s, Py_ssize_t task) noexcept nogil:
+    """Pack W (even tasks) or W^T (odd tasks) of a layer."""
+    cdef Py_ssize_t index = task // 2
+    cdef const Layer *layer = &s.net.layers[index]
+    if task % 2 == 0:
+        pack_weights(s.parameters + layer.weights, s.parameters + layer.biases, layer.fan_in, layer.fan_out,
+                     s.memory + s.plan.packed_at + layer.packed)
+    elif s.plan.mode == TAPE or (index > 0 and s.plan.mode == TRAIN):
+        pack_weights_transposed(s.parameters + layer.weights, layer.fan_in, layer.fan_out,
+                                s.memory + s.plan.packed_at + layer.transposed)
+
+
+# ---- a block of rows through all layers -------------------------------------------------------------------------------
+# In a region each layer has its two blocks, a and g, of region_rows rows.  In training the last layer's are one and the
+# same: the head replaces the logits by dE/dz.
+
+cdef inline real *block_a(const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t index, Py_ssize_t row) noexcept nogil:
+    return region + region_rows * s.net.layers[index].row_at + row * s.net.layers[index].ld
+
+
+cdef inline real *block_g(const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t index, Py_ssize_t row) noexcept nogil:
+    return block_a(s, region, region_rows, index, row) + (
+        0 if s.plan.mode == TRAIN and index == s.net.n_layers - 1 else region_rows * s.net.layers[index].ld)
+
+
+cdef inline void forward_block(
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, const real *x,
+) noexcept nogil:
+    """All layers' activations for some rows; the last layer's logits."""
+    cdef const Layer *layer = NULL
+    cdef const real *below = x
+    cdef Py_ssize_t ld_below = s.net.layers[0].fan_in
+    cdef real *a
+    cdef int i
+    for i in range(s.net.n_layers):
+        layer = &s.net.layers[i]
+        a = block_a(s, region, region_rows, i, row)
+        layer_forward(rows, layer.fan_in, layer.fan_out, layer.activation if i < s.net.n_layers - 1 else IDENTITY,
+                      s.plan.mode != PREDICT, below, ld_below, s.memory + s.plan.packed_at + layer.packed, a,
+                      block_g(s, region, region_rows, i, row), layer.ld)
+        below = a
+        ld_below = layer.ld
+
+
+cdef inline void backward_block(
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, real *dx, real *scratch,
+) noexcept nogil:
+    """All hidden layers' dE/dz for some rows, from the last layer's; and dx, if wanted."""
+    cdef const Layer *layer
+    cdef int i
+    for i in range(s.net.n_layers - 1, 0, -1):
+        layer = &s.net.layers[i]
+        layer_backward(rows, layer.fan_in, layer.fan_out, s.net.layers[i - 1].activation,
+                       block_g(s, region, region_rows, i, row), layer.ld,
+                       s.memory + s.plan.packed_at + layer.transposed, block_a(s, region, region_rows, i - 1, row), block_g(s, region, region_rows, i - 1, row),
+                       s.net.layers[i - 1].ld, scratch)
+    if dx != NULL:
+        layer = &s.net.layers[0]
+        input_gradient(rows, layer.fan_in, layer.fan_out, block_g(s, region, region_rows, 0, row), layer.ld,
+                       s.memory + s.plan.packed_at + layer.transposed, dx, layer.fan_in)
+
+
+cdef inline void gradient_part(
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t rows, const real *x, int index,
+    Py_ssize_t begin, Py_ssize_t end, real *gradient, bint add,
+) noexcept nogil:
+    """Rows begin..end of a layer's dW, and with the first of them its db, over the first rows of a region."""
+    cdef const Layer *layer = &s.net.layers[index]
+    cdef const real *dz = block_g(s, region, region_rows, index, 0)
+    if index == 0:
+        weight_gradient(rows, begin, end, layer.fan_out, x, layer.fan_in, dz, layer.ld, gradient + layer.weights, add)
+    else:
+        weight_gradient(rows, begin, end, layer.fan_out, block_a(s, region, region_rows, index - 1, 0),
+                        s.net.layers[index - 1].ld, dz, layer.ld, gradient + layer.weights, add)
+    if begin == 0:
+        bias_gradient(rows, layer.fan_out, dz, layer.ld, gradient + layer.biases, add)
+
+
+cdef inline Targets targets_from(const Step *s, Py_ssize_t row) noexcept nogil:
+    """The targets of the rows from `row` on."""
+    cdef Targets t = s.targets
+    if t.dense != NULL:
+        t.dense += row * s.net.layers[s.net.n_layers - 1].fan_out
+    if t.labels != NULL:
+        t.labels += row
+    if t.weights != NULL:
+        t.weights += row
+    return t
+
+
+cdef inline void head_of_block(
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
+    real *scratch, double *total,
+) noexcept nogil:
+    cdef Targets t = targets_from(s, batch_row)
+    cdef Py_ssize_t last = s.net.n_layers - 1
+    head_block(&s.net.rule, rows, s.net.layers[last].fan_out, block_a(s, region, region_rows, last, row),
+               s.net.layers[last].ld, &t, scratch, total)
+
+
+# ---- tasks -----------------------------------------------------------------------------------------------------------
+
+cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcept nogil:
+    """Loss and gradient of one chunk of rows, block by block."""
+    cdef const Plan *plan = s.plan
+    cdef Py_ssize_t begin = share(plan.rows, plan.n_chunks, chunk)
+    cdef Py_ssize_t size = share(plan.rows, plan.n_chunks, chunk + 1) - begin
+    cdef Py_ssize_t blocks = blocks_of(size, plan.block_rows), b, row, rows
+    cdef real *region = s.memory + plan.regions_at + thread * plan.region_size
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
+    cdef real *gradient = s.gradient
+    cdef const real *x
+    cdef int i
+    if plan.n_chunks > 1:
+        gradient = s.memory + plan.gradients_at + chunk * in_lines(s.net.n_parameters)
+    s.losses[chunk] = 0
+    for b in range(blocks):
+        row = begin + share(size, blocks, b)
+        rows = begin + share(size, blocks, b + 1) - row
+        x = s.x + row * s.net.layers[0].fan_in
+        forward_block(s, region, plan.block_rows, 0, rows, x)
+        head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &s.losses[chunk])
+        backward_block(s, region, plan.block_rows, 0, rows,
+                       NULL if s.input_gradient == NULL else s.input_gradient + row * s.net.layers[0].fan_in, scratch)
+        for i in range(s.net.n_layers):
+            gradient_part(s, region, plan.block_rows, rows, x, i, 0, s.net.layers[i].fan_in, gradient, b > 0)
+
+
+cdef inline Py_ssize_t slab_begin(const Plan *plan, Py_ssize_t slab) noexcept nogil:
+    return min(plan.rows, slab * plan.slab_rows)
+
+
+cdef inline void block_task(const Step *s, Py_ssize_t slab, Py_ssize_t block, int thread) noexcept nogil:
+    """One block of a slab's rows forward and back."""
+    cdef const Plan *plan = s.plan
+    cdef Py_ssize_t begin = slab_begin(plan, slab)
+    cdef Py_ssize_t row = block * plan.block_rows
+    cdef Py_ssize_t rows = min(slab_begin(plan, slab + 1) - begin - row, plan.block_rows)
+    cdef real *region = s.memory + plan.regions_at
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
+    cdef double *total = &s.losses[slab * blocks_of(plan.slab_rows, plan.block_rows) + block]
+    total[0] = 0
+    if rows <= 0:
+        return
+    forward_block(s, region, plan.slab_rows, row, rows, s.x + (begin + row) * s.net.layers[0].fan_in)
+    head_of_block(s, region, plan.slab_rows, row, rows, begin + row, scratch, total)
+    backward_block(s, region, plan.slab_rows, row, rows, NULL if s.input_gradient == NULL else
+                   s.input_gradient + (begin + row) * s.net.layers[0].fan_in, scratch)
+
+
+cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task) noexcept nogil:
+    """One part of a layer's gradient over all rows of a slab."""
+    cdef const Plan *plan = s.plan
+    cdef Py_ssize_t begin = slab_begin(plan, slab), parts, fan_in
+    cdef int i = 0
+    while task >= gradient_tasks(&s.net.layers[i]):
+        task -= gradient_tasks(&s.net.layers[i])
+        i += 1
+    parts = gradient_tasks(&s.net.layers[i])
+    fan_in = s.net.layers[i].fan_in
+    gradient_part(s, s.memory + plan.regions_at, plan.slab_rows, slab_begin(plan, slab + 1) - begin,
+                  s.x + begin * s.net.layers[0].fan_in, i, share(fan_in, parts, task), share(fan_in, parts, task + 1),
+                  s.gradient, slab > 0)
+
+
+cdef inline separate_void add_gradients(
+    const real *parts, Py_ssize_t stride, Py_ssize_t n_parts, Py_ssize_t n, real *total,
+) noexcept nogil:
+    """total = parts[0] + parts[1] + ..., n numbers each, stride apart."""
+    cdef Py_ssize_t i, k
+    cdef vreal sum
+    i = 0
+    while i < n:
+        sum = load_edge(parts + i, n - i)
+        for k in range(1, n_parts):
+            sum = sum + load_edge(parts + k * stride + i, n - i)
+        store_edge(total + i, sum, n - i)
+        i += VL
+
+
+cdef inline void finish_task(const Step *s, Py_ssize_t task) noexcept nogil:
+    """Add up the chunks' gradients for a range of parameters, and update these."""
+    cdef Py_ssize_t begin = task * RANGE
+    cdef Py_ssize_t end = min(s.net.n_parameters, begin + RANGE)
+    if s.plan.n_chunks > 1:
+        add_gradients(s.memory + s.plan.gradients_at + begin, in_lines(s.net.n_parameters), s.plan.n_chunks, end - begin,
+                      s.gradient + begin)
+    update_range(&s.update, s.gradient, begin, end)
+
+
+# ---- outputs, and a loss of the user's own ----------------------------------------------------------------------------
+
+cdef inline void output_of_block(
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row, real *scratch,
+) noexcept nogil:
+    """y of some rows from their logits; with a tape also the last layer's slope, or for softmax y in place of z."""
+    cdef Py_ssize_t index = s.net.n_layers - 1, i, column
+    cdef Py_ssize_t n = s.net.layers[index].fan_out, ld = s.net.layers[index].ld
+    cdef real *a = block_a(s, region, region_rows, index, row)
+    cdef real *y = s.output + batch_row * n
+    if s.net.rule.activation == SOFTMAX:
+        softmax_output(rows, n, a, ld, y, n, scratch)
+        for i in range(rows):
+            memcpy(a + i * ld, y + i * n, n * sizeof(real))
+        return
+    activate(s.net.rule.activation, s.plan.mode == TAPE, rows, <int> vectors(n), a,
+             block_g(s, region, region_rows, index, row), ld)
+    for i in range(rows):
+        column = 0
+        while column < n:
+            store_edge(y + i * n + column, vload(a + i * ld + column), n - column)
+            column += VL
+
+
+cdef inline void predict_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
+    cdef const Plan *plan = s.plan
+    cdef real *region = s.memory + plan.regions_at + thread * plan.region_size
+    cdef Py_ssize_t row = share(plan.rows, plan.n_chunks, block)
+    cdef Py_ssize_t rows = share(plan.rows, plan.n_chunks, block + 1) - row
+    forward_block(s, region, plan.block_rows, 0, rows, s.x + row * s.net.layers[0].fan_in)
+    output_of_block(s, region, plan.block_rows, 0, rows, row, s.memory + plan.scratch_at + thread * plan.scratch_size)
+
+
+cdef inline void tape_forward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
+    cdef const Plan *plan = s.plan
+    cdef real *region = s.memory + plan.regions_at
+    cdef Py_ssize_t row = block * plan.block_rows
+    cdef Py_ssize_t rows = min(plan.rows - row, plan.block_rows)
+    forward_block(s, region, plan.slab_rows, row, rows, s.x + row * s.net.layers[0].fan_in)
+    output_of_block(s, region, plan.slab_rows, row, rows, row, s.memory + plan.scratch_at + thread * plan.scratch_size)
+
+
+cdef inline void tape_backward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
+    """dE/dz of all layers and dE/dx for a block of rows, from dE/dy."""
+    cdef const Plan *plan = s.plan
+    cdef real *region = s.memory + plan.regions_at
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
+    cdef Py_ssize_t row = block * plan.block_rows, index = s.net.n_layers - 1, i, column = 0
+    cdef Py_ssize_t rows = min(plan.rows - row, plan.block_rows)
+    cdef Py_ssize_t n = s.net.layers[index].fan_out, ld = s.net.layers[index].ld
+    cdef real *a = block_a(s, region, plan.slab_rows, index, row)
+    cdef real *g = block_g(s, region, plan.slab_rows, index, row)
+    cdef const real *dy = s.output_gradient + row * n
+    if s.net.rule.activation == SOFTMAX:
+        softmax_backward(rows, n, a, ld, dy, g, ld)
+    else:
+        while column < n:
+            for i in range(rows):
+                vstore(scratch + i * VL, load_edge(dy + i * n + column, n - column))
+            through_activation(s.net.rule.activation, rows, 1, scratch, a + column, g + column, ld)
+            column += VL
+    backward_block(s, region, plan.slab_rows, row, rows, s.input_gradient + row * s.net.layers[0].fan_in, scratch)
+
+
+# ---- the step --------------------------------------------------------------------------------------------------------
+# What is done is a list of stages, each a number of tasks that do not depend on each other.
+
+cdef enum Stage:
+    PACK
+    CHUNKS
+    BLOCKS
+    GRADIENTS
+    FINISH
+    PREDICTIONS
+    TAPE_FORWARD
+    TAPE_BACKWARD
+
+
+cdef inline Py_ssize_t tasks_of(const Step *s, int stage) noexcept nogil:
+    cdef Py_ssize_t total = 0
+    cdef int i
+    if stage == PACK:
+        return 2 * s.net.n_layers
+    if stage == CHUNKS or stage == PREDICTIONS:
+        return s.plan.n_chunks
+    if stage == FINISH:
+        if s.plan.n_chunks == 1 and s.update.rule == NO_UPDATE:
+            return 0
+        return (s.net.n_parameters + RANGE - 1) // RANGE
+    if stage == GRADIENTS:
+        for i in range(s.net.n_layers):
+            total += gradient_tasks(&s.net.layers[i])
+        return total
+    return blocks_of(s.plan.slab_rows, s.plan.block_rows)
+
+
+cdef inline void do_task(const Step *s, int stage, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
+    if stage == PACK:
+        pack_task(s, task)
+    elif stage == CHUNKS:
+        chunk_task(s, task, thread)
+    elif stage == BLOCKS:
+        block_task(s, slab, task, thread)
+    elif stage == GRADIENTS:
+        gradient_task(s, slab, task)
+    elif stage == FINISH:
+        finish_task(s, task)
+    elif stage == PREDICTIONS:
+        predict_task(s, task, thread)
+    elif stage == TAPE_FORWARD:
+        tape_forward_task(s, task, thread)
+    else:
+        tape_backward_task(s, task, thread)
+
+
+cdef inline Py_ssize_t n_stages(const Step *s) noexcept nogil:
+    if s.plan.mode == TRAIN and not s.plan.by_chunks:
+        return 2 + 2 * s.plan.n_slabs
+    return 3 if s.plan.mode == TRAIN else 2
+
+
+cdef inline int stage_at(const Step *s, Py_ssize_t k) noexcept nogil:
+    """The k-th stage of a step; in training by phases, two for each slab."""
+    if s.plan.mode == TAPE and s.output_gradient != NULL:
+        return TAPE_BACKWARD if k == 0 else GRADIENTS
+    if k == 0:
+        return PACK
+    if s.plan.mode == PREDICT:
+        return PREDICTIONS
+    if s.plan.mode == TAPE:
+        return TAPE_FORWARD
+    if k == n_stages(s) - 1:
+        return FINISH
+    if s.plan.by_chunks:
+        return CHUNKS
+    return BLOCKS if k % 2 == 1 else GRADIENTS
+
+
+cdef inline Py_ssize_t slab_at(const Step *s, Py_ssize_t k) noexcept nogil:
+    return (k - 1) // 2 if s.plan.mode == TRAIN else 0
+
+
+cdef inline double run_step(const Step *s) noexcept nogil:
+    """Do what s asks for; the loss of the batch, if it is trained on."""
+    cdef Py_ssize_t k, task
+    cdef double loss = 0
+    if s.plan.threads > 1:
+        with parallel(num_threads=s.plan.threads):
+            for k in range(n_stages(s)):
+                for task in prange(tasks_of(s, stage_at(s, k)), schedule="dynamic", chunksize=1):
+                    do_task(s, stage_at(s, k), slab_at(s, k), task, threadid())
+    else:
+        for k in range(n_stages(s)):
+            for task in range(tasks_of(s, stage_at(s, k))):
+                do_task(s, stage_at(s, k), slab_at(s, k), task, 0)
+    for k in range(s.plan.n_losses):
+        loss += s.losses[k]
+    return loss
