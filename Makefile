@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 SOURCES := setup.py pyproject.toml $(wildcard src/fastbp/*.pyx src/fastbp/*.pxd src/fastbp/*.h src/fastbp/*.c)
 BUILD   := $(BIN)/python setup.py --quiet build_ext --inplace --parallel $(JOBS) \
-           --build-lib build/inplace/lib --build-temp build/inplace/temp egg_info
+           --build-lib build/inplace/lib --build-temp build/inplace/temp
 
 # Timings are those of a plain installation: no tuning of somebody's OpenBLAS leaks in from the environment.
 BENCH_ENV := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
@@ -47,7 +47,7 @@ bench-tables: $(STAMPS)/bench  ## renew the README's tables and plots from bench
 	$(BIN)/python bench/table.py
 
 sanitize: $(STAMPS)/test  ## run the kernel tests under AddressSanitizer and UndefinedBehaviourSanitizer
-	FASTBP_SANITIZE=1 FASTBP_TEST_VARIANTS=1 $(BIN)/python setup.py --quiet \
+	FASTBP_SANITIZE=1 FASTBP_VARIANTS=all $(BIN)/python setup.py --quiet \
 	    build --build-base build/sanitize --build-lib build/sanitize/lib --parallel $(JOBS)
 	tools/sanitized.sh build/sanitize/lib $(BIN)/python -m pytest $(or $(ARGS),$(SANITIZED_TESTS))
 
@@ -83,10 +83,11 @@ $(STAMPS)/venv: pyproject.toml tools/requirements.py
 $(STAMPS)/build: $(STAMPS)/venv $(SOURCES)
 	@echo "building with $(JOBS) jobs"
 	@$(BUILD)
+	@$(BIN)/python setup.py --quiet egg_info > build/egg_info.log 2>&1 || { cat build/egg_info.log; exit 1; }
 	@touch $@
 
 $(STAMPS)/build-variants: $(STAMPS)/build
-	@FASTBP_TEST_VARIANTS=1 $(BUILD)
+	@FASTBP_VARIANTS=all $(BUILD)
 	@touch $@
 
 $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/venv

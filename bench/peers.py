@@ -91,6 +91,7 @@ class Fastbp(Peer):
         )
         self.net.parameters[:] = parameters
         self.out = np.empty_like(self.net.parameters)
+        self.y = np.empty((case.batch, case.sizes[-1]), case.numpy_dtype)
         self.optimizer = fastbp.Adam(learning_rate=LEARNING_RATE, beta1=BETA1, beta2=BETA2, eps=EPS)
 
     def result(self) -> tuple[float, Array]:
@@ -104,8 +105,8 @@ class Fastbp(Peer):
         self.net.train_step(self.X, self.Y, self.optimizer)
 
     def forward(self) -> None:
-        """Compute the loss alone."""
-        self.net.value(self.X, self.Y)
+        """Compute the outputs alone."""
+        self.net.predict(self.X, out=self.y)
 
 
 class _Numpy:

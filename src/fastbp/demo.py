@@ -299,7 +299,7 @@ def _show_time(seed: int) -> None:
     threads = fastbp.get_num_threads()
     print("2. The time of a step, on this machine, now\n")
     print(f"   Network {'-'.join(map(str, SIZES))}, {BATCH} digits at a time, single precision,", end=" ")
-    print(f"{threads} thread{'s' if threads > 1 else ''}.")
+    print(f"{threads} thread{'s' if threads > 1 else ''}, {fastbp.get_config()['isa']}.")
     print(f"   Best times in microseconds; the two gradients agree within {apart:.0e}.\n")
     print(f"   {'':24}{'fastbp':>8}{'plain NumPy':>14}")
     for what, pair in calls.items():
