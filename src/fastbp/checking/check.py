@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .kinks import certify, is_smooth
+from .kinks import certify, is_smooth, sides_fit_together
 from .noise import Noise, estimate_noise
 from .problem import BadGradient, Finding, Layout, Problem, Vector
 from .report import BlockReport, Report
@@ -255,6 +255,11 @@ class Check:
             block = next(b for b in self.problem.blocks if b.name == name)
             reports[name] = BlockReport(name, block.shape, "wrong", "holds nan or inf", math.inf, entry)
         kinky: dict[str, Screened] = {}
+        sided = [pair for s in screened if s.state != "conflict" for pair in s.sided]
+        if sided and not sides_fit_together(setting, sided):
+            for s in screened:
+                if s.sided and s.state != "conflict":
+                    s.state, s.conflict = "conflict", (s.sided[0][0], s.sided[0][0].estimate())
         for s in screened:
             largest = float(np.max(np.abs(setting.gradient[s.block.slice])))
             share = s.visible / largest if largest else math.inf
@@ -298,8 +303,8 @@ class Check:
         else:
             report.reason = (f"{len(s.lines)} directions agree; an error of {share:.1e} of the largest entry in one "
                              "entry would have shown")
-        if s.kinked:
-            line = next(line for line in s.lines if line.kink())
+        if s.kinked or s.sided:
+            line = next((line for line in s.lines if line.kink()), s.lines[0])
             report.kinks = locate_kinks(setting, line, s.block.slice)
             report.certified = True
             report.reason = "on a kink; the value is a valid subgradient (certified)"
@@ -345,9 +350,10 @@ class Check:
                 report.worst = next((e for e in entries if e.wrong), None)
                 if outcome.right_nearby:
                     report.reason += (
-                        ". Close by, on every side, the gradient is right: several kinks meet here, and the values "
-                        "chosen for them, each allowed by itself, do not fit together (relu(x) - relu(-x) is x, but "
-                        "taking relu'(0) = 0 in both terms, as automatic differentiation does, gives 0 instead of 1)")
+                        ". Close by, on every side, the gradient is right; only the values chosen at the kink itself do "
+                        "not fit together. That happens where kinks cancel (relu(x) - relu(-x) is x, but relu'(0) = 0 "
+                        "in both terms, as automatic differentiation takes it, gives 0 instead of 1) and where a tie "
+                        "passes its full gradient to both sides")
 
     def look_at_each(self, setting: Setting, s: Screened, report: BlockReport) -> None:
         """Every entry on its own (``exhaustive=True``)."""

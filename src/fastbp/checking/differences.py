@@ -75,6 +75,7 @@ class Line:
         self.value = math.nan if centre is not None else problem.loss0
         self.samples: dict[float, Sample] = {}
         self.failed_steps: set[float] = set()
+        self.thick = False
         self.reach = 0.0  # the largest loss seen, in absolute value
 
     def measure(self, h: float) -> Sample | None:
@@ -119,7 +120,7 @@ class Line:
         """The best value of the conflict from all steps tried: Romberg's table, the smallest error bar wins."""
         points = [(s.h, s.conflict, s.noise) for s in self.ladder()]
         best = extrapolate(points)
-        if len(points) >= 7:
+        if self.thick:
             fitted = fit(points)
             if fitted.bar < best.bar:
                 return fitted
@@ -128,6 +129,7 @@ class Line:
     def thicken(self, count: int = 6) -> Estimate:
         """More steps around and above the best one, so that a fit through many averages the noise."""
         h = max(self.estimate().step, 1e-12)
+        self.thick = True
         for k in range(count):
             self.measure(h * 1.37 ** (k + 1))
             self.measure(h / 1.21 ** (k + 1))
@@ -195,7 +197,7 @@ class Line:
         if abs(best.value) <= best.bar * 2.5 + allowed:
             return True
         for s in self.ladder():
-            if s.h < best.step and s.noise < abs(best.value) / 6 and abs(s.conflict) <= s.noise + allowed:
+            if s.h < best.step and s.noise < abs(best.value) / 2.5 and abs(s.conflict) <= s.noise + allowed:
                 return True
         return self.shrinks()
 
@@ -209,6 +211,20 @@ class Line:
         power = 0.2  # at least like h ** 0.2
         return first > (a.h / b.h) ** power and last > (b.h / c.h) ** power
 
+    def side(self, allowed: float) -> tuple[int, Estimate]:
+        """Does the gradient fit the slope on one side of the centre (+1 ahead, -1 behind), but not on the other?
+
+        That is what a kink at the centre, or too close to it to be stepped under, looks like for a gradient that
+        took one of its sides.  0 if neither side fits clearly.
+        """
+        conflict = abs(self.estimate().value)
+        for sign in (1, -1):
+            points = [(s.h, s.ahead if sign > 0 else s.behind, 2 * s.noise) for s in self.ladder()]
+            best = extrapolate(points, power=1)
+            if best.bar < conflict / 8 and abs(best.value) <= 2.5 * best.bar + allowed:
+                return sign, best
+        return 0, self.estimate()
+
     def kink(self) -> float:
         """The jump of the slope at the centre if there is one, else 0."""
         telling = [s for s in self.ladder() if 2 * s.noise < abs(s.gap) / 5]
@@ -221,10 +237,11 @@ class Line:
         return low.gap if abs(low.gap) > 0.7 * abs(high.gap) and low.gap * high.gap > 0 else 0.0
 
 
-def extrapolate(points: list[tuple[float, float, float]]) -> Estimate:
+def extrapolate(points: list[tuple[float, float, float]], power: int = 2) -> Estimate:
     """Romberg extrapolation of values at steps h (largest first) to h = 0, with the noise carried along.
 
-    ``points`` holds (h, value, noise).  Every entry of the table gets an error bar: its distance from the two
+    ``points`` holds (h, value, noise); the error is a series in ``h ** power``: 2 for central differences, 1 for
+    one-sided ones.  Every entry of the table gets an error bar: its distance from the two
     entries that it was made of, plus its noise.
     """
     if not points:
@@ -237,7 +254,7 @@ def extrapolate(points: list[tuple[float, float, float]]) -> Estimate:
     for k, (h, value, noise) in enumerate(points):
         row = [(value, noise)]
         for j in range(1, min(k, 4) + 1):
-            ratio = (points[k - j][0] / h) ** 2
+            ratio = (points[k - j][0] / h) ** power
             weight = 1.0 / (ratio - 1.0)
             (finer, finer_noise), (coarser, coarser_noise) = row[j - 1], previous[j - 1]
             new = finer + (finer - coarser) * weight
@@ -247,9 +264,9 @@ def extrapolate(points: list[tuple[float, float, float]]) -> Estimate:
             if spread + new_noise < best.bar:
                 best = Estimate(new, spread + new_noise, h)
         if k:
-            # The plain central difference: its error is about a third of its change from the step before, if the
-            # function is smooth; the full change is taken.
-            change = abs(value - points[k - 1][1])
+            # The plain difference: three times the error that its change from the step before suggests.
+            ratio = (points[k - 1][0] / h) ** power
+            change = abs(value - points[k - 1][1]) * max(1.0, 3.0 / (ratio - 1.0))
             if change + noise < best.bar:
                 best = Estimate(value, change + noise, h)
         previous = row

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .differences import SAFETY, Estimate, Line
+from .differences import SAFETY, Estimate, Line, extrapolate
 from .problem import BadGradient, Block, Vector
 from .screen import DECISIVE, Setting, disagrees, threshold
 from .simplex import mean_weights
@@ -79,6 +79,36 @@ def is_smooth(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
             if grows and grows_too:
                 continue
         return False
+    return True
+
+
+def sides_fit_together(setting: Setting, sided: list[tuple[Line, int]], tries: int = 2) -> bool:
+    """The gradient fits one side of each line; does it fit one step to all those sides at once?
+
+    A random direction points into the interior of one smooth piece of the loss.  If the slope that way is what the
+    gradient says, then the gradient is that piece's, or differs from it by something that a random direction does
+    not see, which has probability zero.
+    """
+    for _ in range(tries):
+        direction = np.zeros(setting.scale.size)
+        allowed = 0.0
+        for line, side in sided:
+            stretch = setting.rng.uniform(0.6, 1.0, direction.size)
+            direction[line.support] += side * stretch[line.support] * line.direction[line.support]
+            allowed += threshold(setting, line.direction, line.support)
+        everything = slice(0, direction.size)
+        allowed = max(allowed, setting.slack(direction, everything))
+        probe = setting.line(direction, everything)
+        h = min(max(min(line.estimate().step for line, _ in sided), 1e-9), 1e-2)
+        for k in range(-2, 4):
+            probe.measure(h / 4**k)
+        points = [(s.h, s.ahead, 2 * s.noise) for s in probe.ladder()]
+        best = extrapolate(points, power=1)
+        if not abs(best.value) <= DECISIVE * best.bar + allowed:
+            return False
+        weakest = min(abs(line.estimate().value) for line, _ in sided)
+        if best.bar > 0.3 * weakest:
+            return False
     return True
 
 
@@ -296,13 +326,14 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     outcome = Outcome()
     usable = [b for b in blocks if b.name not in excluded]
     doubtful = [b for b in usable if b.name in conflicts]
-    size = max(abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))), 1e-300)
+    size = max([abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))),
+                *(line.reach for line in conflicts.values()), 1e-300])
     base = min(max((setting.noise / size) ** (1 / 3), 1e-6), 0.02)
     tried: list[NearbyGradients] = []
     if not setting.problem.fixed_gradient:
         for delta in (base, base / 30, min(base * 20, 0.05)):
             tried.append(NearbyGradients(setting, delta))
-            if _explained(tried[-1], doubtful, usable, doubtful, 12 if delta == base else 4):
+            if _explained(tried[-1], doubtful, usable, doubtful, 12 if delta == base else 4) is True:
                 outcome.certified += [b.name for b in doubtful]
                 return outcome
     nearby = tried[0] if tried else NearbyGradients(setting, base)
@@ -310,8 +341,11 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     candidates = []
     for block in doubtful:
         answer: bool | None = True
-        if not any(_explained(attempt, doubtful, [block], [block], 4) for attempt in tried[:2]):
+        alone = [_explained(attempt, doubtful, [block], [block], 4) for attempt in tried[:2]]
+        if True not in alone:
             answer, share = numerical_hull(setting, [block], [conflicts[block.name]], offsets, nearby.delta)
+            if answer is None and False in alone:
+                answer = False  # the gradients close by, of which it is a mean, are wrong
         if answer is True:
             candidates.append(block)
         elif answer is None:
@@ -321,7 +355,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
             outcome.reasons[block.name] = f"on a kink, and not among the slopes found around it ({share:.1e} away)"
     settled = [b for b in usable if b in candidates or b not in doubtful]
     if candidates and len(candidates) < len(doubtful) and any(
-            _explained(attempt, candidates, settled, candidates, 6) for attempt in tried):
+            _explained(attempt, candidates, settled, candidates, 6) is True for attempt in tried):
         outcome.certified += [b.name for b in candidates]
         candidates = []
     others = [b for b in usable if b.name in kinked and b not in candidates]
@@ -345,14 +379,23 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
 
 
 def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block], wanted: list[Block],
-               rounds: int) -> bool:
-    """Is the gradient on ``group`` a mean of gradients at nearby points, which are right on all of ``wanted``?"""
+               rounds: int) -> bool | None:
+    """Is the gradient on ``group`` a mean of gradients at nearby points which are right on all of ``wanted``?
+
+    False if it is a mean of gradients of which one is wrong; None if no mean was found or noise hides the answer.
+    """
     entries = np.concatenate([np.arange(b.start, b.stop) for b in group])
     weights = nearby.search(leading, entries, rounds)
     if weights is None:
-        return False
-    used = np.flatnonzero(weights > 1e-5)
-    return all(nearby.verify(int(i), b) is True for i in used for b in wanted)
+        return None
+    verdict: bool | None = True
+    for index in np.flatnonzero(weights > 1e-5):
+        for block in wanted:
+            answer = nearby.verify(int(index), block)
+            if answer is False:
+                return False
+            verdict = None if answer is None else verdict
+    return verdict
 
 
 def _points_to_try(setting: Setting, nearby: NearbyGradients, blocks: list[Block]) -> list[Vector]:

@@ -87,6 +87,7 @@ class Screened:
     visible: float = math.inf  # the smallest error of one entry that would have been seen, absolute
     visible_share: float = math.inf  # the smallest relative error of the whole block that would have been seen
     conflict: tuple[Line, Estimate] | None = None
+    sided: list[tuple[Line, int]] = field(default_factory=list)  # lines along which the gradient fits one side only
     kinked: bool = False
     invariant: bool = False  # the loss does not depend on the block at all
     entries: list[Entry] = field(default_factory=list)
@@ -126,6 +127,7 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
             _screen_part(setting, block, slice(int(start), int(stop)), limit, piece)
             fine.lines += piece.lines
             fine.kinked = fine.kinked or piece.kinked
+            fine.sided += piece.sided
             fine.conflict = piece.conflict or fine.conflict
             views.append(piece)
             if fine.conflict:
@@ -173,13 +175,23 @@ def _screen_part(setting: Setting, block: Block, part: slice, limit: float, resu
         if math.isfinite(estimate.bar) and 1e-9 < estimate.step < 0.3:
             setting.step = min(max(2 * estimate.step, 1e-8), 0.1)
         if disagrees(setting, line, estimate, allowed):
-            result.conflict = (line, line.estimate())
-            result.state = "conflict"
-            return
-        seen = DECISIVE * line.estimate().bar + allowed
+            side, one_sided = line.side(allowed)
+            if not side:
+                found = line.estimate()
+                if result.conflict is None or abs(found.value) > abs(result.conflict[1].value):
+                    result.conflict = (line, found)  # the clearest conflict is the one to follow up
+                result.state = "conflict"
+                continue
+            result.sided.append((line, side))
+            bar = one_sided.bar
+        else:
+            bar = line.estimate().bar
+        seen = DECISIVE * bar + allowed
         visible.append(seen / typical)
         shares.append(seen / norm if norm else math.inf)
         result.kinked = result.kinked or line.kink() != 0
+    if result.state == "conflict":
+        return
     result.visible, result.visible_share = float(np.median(visible)), float(np.median(shares))
     if small:
         result.visible, result.visible_share = max(visible), max(shares)
