@@ -33,7 +33,7 @@ test: $(STAMPS)/test $(STAMPS)/build-variants  ## build and run all tests
 lint: $(STAMPS)/lint $(STAMPS)/build  ## ruff, mypy --strict, cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint src
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src
 
 bench: $(STAMPS)/test $(STAMPS)/build  ## time the kernels and steps; then beside the peers that are installed
 	$(BENCH_ENV) $(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=min,median,ops --benchmark-sort=name -q

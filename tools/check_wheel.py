@@ -51,8 +51,8 @@ def check(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as home:
         venv.create(home, with_pip=True)
         python = str(Path(home, "bin", "python"))
-        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", str(wheel)], check=True, cwd=home)
+        pip = [python, "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "--quiet", str(wheel)], check=True, cwd=home)
         listing = subprocess.check_output([*pip, "list", "--format=freeze"], cwd=home, text=True)
         installed = {line.split("=")[0].lower() for line in listing.split()} - {"pip", "setuptools", "wheel"}
         if installed != {"fastbp", "numpy"}:

@@ -1,1 +1,1 @@
-"""Data that ship with fastbp; `fastbp.demo.load_digits` reads them. See README.md here for their source and licence."""
+"""Data that ship with fastbp, read by `fastbp.demo.load_digits`; README.md has source and licence."""
