@@ -1,4 +1,4 @@
-"""Try a built wheel as a user would: is it small, free of what does not belong, and content with NumPy alone?
+"""Try a built wheel as a user would: is it small, quick to import, complete, and content with NumPy alone?
 
 ``python tools/check_wheel.py dist`` takes the one wheel in that folder, installs it into a new virtual
 environment with NumPy and nothing else, and runs a gradient there, out of reach of the source tree.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 import zipfile
 from pathlib import Path
 
 LARGEST = 1_500_000  # bytes
+SLOWEST_IMPORT = 1.3  # times that of NumPy
 UNWANTED = (".c", ".pyx", ".o", ".html")
 TEST_ONLY = ("_wide_", "_scalar_", "tests/", "bench/")
 
@@ -32,6 +34,17 @@ assert not {"scipy", "sklearn", "matplotlib", "pytest"} & set(sys.modules)
 print("fastbp", importlib.metadata.version("fastbp"), "from", fastbp.__file__)
 fastbp.show_config()
 """
+
+
+def import_seconds(python: str, modules: tuple[str, ...], rounds: int = 10) -> dict[str, float]:
+    """Return the best time of a process that imports each module, taken in turn."""
+    best = dict.fromkeys(modules, float("inf"))
+    for _ in range(rounds):
+        for module in modules:
+            start = time.perf_counter()
+            subprocess.run([python, "-I", "-c", f"import {module}"], check=True)
+            best[module] = min(best[module], time.perf_counter() - start)
+    return best
 
 
 def check(folder: Path) -> None:
@@ -59,6 +72,11 @@ def check(folder: Path) -> None:
             raise SystemExit(f"installed: {sorted(installed)}; fastbp and NumPy alone were expected")
         subprocess.run([*pip, "check"], check=True, cwd=home)
         subprocess.run([python, "-I", "-c", TRIAL], check=True, cwd=home)
+        taken = import_seconds(python, ("numpy", "fastbp"))
+    ratio = taken["fastbp"] / taken["numpy"]
+    print(f"import: {ratio:.2f} times NumPy's (at most {SLOWEST_IMPORT})")
+    if ratio > SLOWEST_IMPORT:
+        raise SystemExit("the import is too slow")
     print("the wheel works")
 
 
