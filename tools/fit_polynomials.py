@@ -123,15 +123,11 @@ def tables(dtype):
     """(comment, name, coefficients) of every table, and (comment, name, number) of every constant."""
     f32 = dtype == "f32"
     ln2 = mp.log(2)
-    reach = ln2 * mpf("1.004")      # r = x - 2 n log(2) lies within log(2), up to rounding
+    reach = ln2 / 2 * mpf("1.001")      # r = x - n log(2) lies within log(2) / 2, up to rounding
     tiny = mpf(10) ** -3
 
-    c, error = fit(expm1_rest, lambda r: abs(mp.expm1(r) / r**2), -reach, reach, 6 if f32 else 12, dtype)
-    yield f"expm1(r) = r + r^2 P(r), |r| <= log 2; {log2_of(error)}", "EXP_P", c
-
-    c, error = fit(lambda r: r * mp.coth(r / 2), lambda r: 2 / r, tiny, reach, 4 if f32 else 7, dtype,
-                   variable=lambda r: r * r, fixed=[mpf(2)])
-    yield f"exp(r) = (Q(r^2) + r) / (Q(r^2) - r), |r| <= log 2; {log2_of(error)}", "EXP_Q", c
+    c, error = fit(expm1_rest, lambda r: abs(mp.expm1(r) / r**2), -reach, reach, 5 if f32 else 10, dtype)
+    yield f"expm1(r) = r + r^2 P(r), |r| <= log(2) / 2; {log2_of(error)}", "EXP_P", c
 
     c, error = fit(atanh_rest, lambda s: 2 / s**2, tiny, mpf("0.1717"), 3 if f32 else 7, dtype,
                    variable=lambda s: s * s)
@@ -159,13 +155,10 @@ def tables(dtype):
         yield "", f"{name}_ONE_LOW", round_to(root - high, dtype)
         yield f"1 - {name.lower()} = d T(d), d = z - that, |d| <= 1/4; {log2_of(error)}", f"{name}_ONE_T", c
 
-    high, low = split_constant(2 * ln2, dtype, 8 if f32 else 12)
-    yield "log 4; n * high is exact for the n that occur", "LOG4_HIGH", high
-    yield "", "LOG4_LOW", low
     high, low = split_constant(ln2, dtype, 8 if f32 else 12)
-    yield "log 2, likewise", "LOG2_HIGH", high
+    yield "log 2; n * high is exact for the n that occur", "LOG2_HIGH", high
     yield "", "LOG2_LOW", low
-    yield "1 / log 4", "INVERSE_LOG4", round_to(1 / (2 * ln2), dtype)
+    yield "1 / log 2", "INVERSE_LOG2", round_to(1 / ln2, dtype)
     yield "sqrt(1/2), where the logarithm's mantissas begin", "SQRT_HALF", round_to(mp.sqrt(mpf(1) / 2), dtype)
     yield "1 / sqrt(2 pi)", "NORMAL_PEAK", round_to(1 / mp.sqrt(2 * mp.pi), dtype)
 

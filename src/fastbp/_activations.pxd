@@ -50,7 +50,7 @@ cdef extern from * nogil:
     #define UPPER_HALF (~(lane)0xfff)   /* numbers masked so have exact squares */
     #else
     #define LEAKY_SLOPE 0.01
-    #define NORMAL_LIMIT 39.0
+    #define NORMAL_LIMIT 38.75
     #define UPPER_HALF (~(lane)0x7ffffff)
     #endif
     """
@@ -83,62 +83,66 @@ cdef inline inlined_void elu(vreal z, vreal *a, vreal *d) noexcept nogil:
     cdef vreal s, w, u
     cdef vint positive = vless(vset(0), z)
     exp_parts(vmax(vset(-EXP_LIMIT), vmin(vset(0), z)), vset(0), &s, &w)
-    u = w * w
+    u = scale(vset(1), w)
     a[0] = vselect(positive, z, u * s + (u - vset(1)))
     d[0] = vselect(positive, vset(1), scale(vset(1) + s, w))
 
 
-# sigmoid, tanh, softplus and silu: u = exp(-|z|) (tanh: exp(-2|z|)) is w^2 (q + r) / (q - r).
+# sigmoid, tanh, softplus and silu: u = exp(-|z|) (tanh: exp(-2|z|)) = scale(1 + s, w).
+
+cdef inline inlined_void logistic(vreal x, vreal *s, vreal *w, vreal *u, vreal *bottom) noexcept nogil:
+    """u = exp(x) = scale(1 + s, w), x <= 0; bottom = 1 + u, and s takes what that sum lost, for use in s/bottom"""
+    exp_parts(vmax(vset(-EXP_LIMIT), x), vset(0), s, w)
+    u[0] = scale(vset(1) + s[0], w[0])
+    bottom[0] = vset(1) + u[0]
+
 
 cdef inline inlined_void sigmoid(vreal z, vreal *a, vreal *d) noexcept nogil:
     """1 / (1 + exp(-z)); sigma(z) sigma(-z)"""
-    cdef vreal r, q, w, inverse, small, large
-    exp_fraction(vmax(vset(-EXP_LIMIT), -vabs(z)), &r, &q, &w)
-    inverse = vset(1) / ((q - r) + (w * w) * (q + r))
-    small = (q + r) * inverse               # times w^2: sigma(-|z|)
-    large = (q - r) * inverse               # sigma(|z|)
+    cdef vreal s, w, u, bottom, large, small
+    logistic(-vabs(z), &s, &w, &u, &bottom)
+    large = vset(1) / bottom                # sigma(|z|)
+    small = large + s * large               # sigma(-|z|), to be scaled
     a[0] = vselect(vless(z, vset(0)), scale(small, w), large)
     d[0] = scale(small * large, w)
 
 
 cdef inline inlined_void tanh(vreal z, vreal *a, vreal *d) noexcept nogil:
-    """tanh(z); 4 u / (1 + u)^2"""
-    cdef vreal r, q, w, u, inverse
-    exp_fraction(vmax(vset(-EXP_LIMIT), vset(-2) * vabs(z)), &r, &q, &w)
-    u = w * w
-    inverse = vset(1) / ((q - r) + u * (q + r))
-    a[0] = vcopysign(((vset(1) - u) * q - (vset(1) + u) * r) * inverse, z)
-    d[0] = scale((vset(4) * (q + r) * inverse) * ((q - r) * inverse), w)
+    """tanh(z); 4 u / (1 + u)^2, u = exp(-2|z|)"""
+    cdef vreal s, w, u, bottom, power, t, inverse
+    logistic(vset(-2) * vabs(z), &s, &w, &u, &bottom)
+    power = scale(vset(1), w)
+    t = power * s + (power - vset(1))
+    inverse = vset(1) / bottom
+    a[0] = vcopysign(t * inverse, z)
+    inverse = inverse + inverse
+    d[0] = scale((inverse + s * inverse) * inverse, w)
 
 
 cdef inline inlined_void silu(vreal z, vreal *a, vreal *d) noexcept nogil:
-    """z sigma(z); sigma(z) (1 + z sigma(-z))"""
-    cdef vreal r, q, w, inverse, own, other, own_w, other_w, bounded
+    """z sigma(z); (u (1 + u + z) or 1 + u + z u) / (1 + u)^2, whichever has u <= 1"""
+    cdef vreal s, w, u, bottom, large, own, own_w, bounded
     cdef vint negative = vless(z, vset(0))
-    cdef vreal x = vmax(vset(-EXP_LIMIT), -vabs(z))
-    exp_fraction(x, &r, &q, &w)
-    inverse = vset(1) / ((q - r) + (w * w) * (q + r))
-    own = vselect(negative, q + r, q - r) * inverse         # times own_w^2: sigma(z)
-    other = vselect(negative, q - r, q + r) * inverse       # times other_w^2: sigma(-z)
-    own_w = vselect(negative, w, vset(1))
-    other_w = vselect(negative, vset(1), w)
-    bounded = vcopysign(x, z)                               # keeps inf * 0 out
+    logistic(-vabs(z), &s, &w, &u, &bottom)
+    large = vset(1) / bottom
+    own = vselect(negative, large + s * large, large)       # sigma(z), to be scaled by own_w
+    own_w = vselect(negative, w, vset(<real>1 / SCALE_DOWN))
+    bounded = vcopysign(vmin(vset(EXP_LIMIT), vabs(z)), z)  # keeps inf * 0 out
     a[0] = scale(vmax(vset(-EXP_LIMIT), z) * own, own_w)
-    d[0] = scale(own * (vset(1) + bounded * scale(other, other_w)), own_w)
+    d[0] = scale((own * large) * (bottom + bounded * vselect(negative, vset(1), u)), own_w)
 
 
 cdef inline inlined_void softplus(vreal z, vreal *a, vreal *d) noexcept nogil:
-    """log(1 + exp(z)) = max(z, 0) + log(1 + u); sigma(z)"""
-    cdef vreal r, q, w, u, s, t, below
-    exp_fraction(vmax(vset(-EXP_LIMIT), -vabs(z)), &r, &q, &w)
-    u = w * w
-    # log(1 + u) = 2 s + s^3 R(s^2), s = u / (2 + u); here s is still to be scaled
-    s = (q + r) / ((q - r) + (q - r) + u * (q + r))
-    t = (s * u) * (s * u)
-    below = scale(s * (vset(2) + t * polynomial(LOG_WIDE_R, LOG_WIDE_R_TERMS, t)), w)
-    a[0] = vmax(vset(0), z) + below
-    t = vselect(vless(z, vset(0)), q + r, q - r) / ((q - r) + u * (q + r))
-    d[0] = scale(t, vselect(vless(z, vset(0)), w, vset(1)))
+    """log(1 + exp(z)) = max(z, 0) + log(1 + u), u = exp(-|z|); sigma(z)"""
+    cdef vreal r, w, u, bottom, large, s, t
+    logistic(-vabs(z), &r, &w, &u, &bottom)
+    # log(1 + u) = 2 s + s^3 R(s^2), s = u / (2 + u), which is still to be scaled
+    s = (vset(1) + r) / (vset(2) + u)
+    t = scale(s, w) * scale(s, w)
+    s = scale(s * (vset(2) + t * polynomial(LOG_WIDE_R, LOG_WIDE_R_TERMS, t)), w)
+    a[0] = vmax(vset(0), z) + s
+    large = vset(1) / bottom
+    d[0] = vselect(vless(z, vset(0)), scale(large + r * large, w), large)
 
 
 cdef inline inlined_void gelu(vreal z, vreal *a, vreal *d) noexcept nogil:
@@ -147,16 +151,17 @@ cdef inline inlined_void gelu(vreal z, vreal *a, vreal *d) noexcept nogil:
     With t = |z|: Phi(-t) = exp(-t^2/2) M(t), where M is smooth (a ratio of polynomials), and t^2 is the exact square
     of t's upper half plus the rest, for its rounding error would grow with t^2.
     """
-    cdef vreal s, w, e, tail, change
+    cdef vreal s, w, ratio, tail, change
     cdef vint negative = vless(z, vset(0))
     cdef vreal t = vmin(vset(NORMAL_LIMIT), vabs(z))
     cdef vreal upper = vbits_to_real(vreal_to_bits(t) & vseti(UPPER_HALF))
     exp_parts(vset(<real>-0.5) * (upper * upper), vset(<real>-0.5) * ((t - upper) * (t + upper)), &s, &w)
-    e = vset(1) + s
     # times w^2: Phi(-t), and the derivative at -t; at t they are one minus these
-    tail = e * (polynomial(MILLS_P, MILLS_P_TERMS, t) / polynomial(MILLS_Q, MILLS_Q_TERMS, t))
-    change = tail - t * (vset(NORMAL_PEAK) * e)
-    a[0] = vselect(negative, scale(-t * tail, w), z * (vset(1) - tail * (w * w)))
+    ratio = halves(MILLS_P, MILLS_P_TERMS, t) / halves(MILLS_Q, MILLS_Q_TERMS, t)
+    tail = ratio + s * ratio
+    ratio = ratio - t * vset(NORMAL_PEAK)
+    change = ratio + s * ratio
+    a[0] = vselect(negative, scale(-t * tail, w), z * (vset(1) - scale(tail, w)))
     d[0] = vselect(negative, scale(change, w), vset(1) - scale(change, w))
 
 

@@ -1,47 +1,48 @@
 # cython: cdivision=True
 """exp, log and their kin on vectors: one body for every dtype and width, within 2 ULP everywhere, without branches.
 
-a. The exponential is reduced by an EVEN power of two, exp(x) = 2^(2n) exp(r), |r| <= log 2: so w = 2^n is an
-   ordinary number wherever exp(x) is a number at all, and (c * w) * w scales any c down into the subnormals, or up to
-   the largest number, and rounds once.  Results with such a tail are formed first and scaled last, once.
+a. exp(x) = 2^n (1 + s), |s| < 0.42, and for x <= 0, which is all that activations need, 2^n comes as w = 2^(n + 64):
+   an ordinary number wherever exp(x) is a number at all.  scale(c, w) = (c w) 2^-64 takes any c down into the subnormals
+   and rounds once.  Results with such a tail are formed first and scaled last, once.
 b. n is rounded, and 2^n made, by adding a number so large that the sum's last bit is worth one: no conversion between
    integers and reals, which AVX2 lacks for 64 bits.
-c. Where a division is needed anyway (tanh, sigmoid) exp(r) is the fraction (Q + r) / (Q - r), Q even in r, which takes
-   half of the polynomial and shares that division.
+c. A quotient is the last step where it can be.  What a sum's rounding loses is known exactly (lost = b - ((a + b) - a)
+   for |a| >= |b|) and is given back where it would count.
 d. Nothing here depends on whether a * b + c is rounded once (FMA) or twice.
 """
 from fastbp._simd cimport *
 
 cdef extern from "polynomials.h" nogil:
     enum:
-        EXP_P_TERMS, EXP_Q_TERMS, LOG_R_TERMS, LOG_WIDE_R_TERMS
+        EXP_P_TERMS, LOG_R_TERMS, LOG_WIDE_R_TERMS
     const real *EXP_P
-    const real *EXP_Q
     const real *LOG_R
     const real *LOG_WIDE_R
-    const real LOG4_HIGH, LOG4_LOW, INVERSE_LOG4, LOG2_HIGH, LOG2_LOW, SQRT_HALF
+    const real INVERSE_LOG2, LOG2_HIGH, LOG2_LOW, SQRT_HALF
 
 cdef extern from * nogil:
     """
     #include <float.h>
     #include <math.h>
     #ifdef FASTBP_F32
-    #define EXP_LIMIT 170.0f            /* exp of it overflows, exp of minus it is 0, and its n is in range */
+    #define EXP_LIMIT 110.0f            /* exp of it overflows, exp of minus it, times 100, is 0; n + 64 is in range */
     #define MIN_NORMAL FLT_MIN
     #define SUBNORMAL_SCALE 0x1p23f
     #define ROUNDER (0x1.8p23f + EXPONENT_BIAS)     /* x + it ends in the bits of round(x) + bias */
+    #define SCALE_DOWN 0x1p-64f
     #else
-    #define EXP_LIMIT 1400.0
+    #define EXP_LIMIT 752.0
     #define MIN_NORMAL DBL_MIN
     #define SUBNORMAL_SCALE 0x1p52
     #define ROUNDER (0x1.8p52 + EXPONENT_BIAS)
+    #define SCALE_DOWN 0x1p-64
     #endif
     """
-    const real EXP_LIMIT, MIN_NORMAL, SUBNORMAL_SCALE, ROUNDER, INFINITY
+    const real EXP_LIMIT, MIN_NORMAL, SUBNORMAL_SCALE, ROUNDER, SCALE_DOWN, INFINITY
 
 
 cdef inline inlined_vreal polynomial(const real *c, int terms, vreal x) noexcept nogil:
-    """c[0] + c[1] x + ...; terms is a constant, so this unrolls"""
+    """c[0] + c[1] x + ..., by Horner; terms is a constant, so this unrolls"""
     cdef vreal p = vset(c[terms - 1])
     cdef int i
     for i in range(1, terms):
@@ -49,69 +50,105 @@ cdef inline inlined_vreal polynomial(const real *c, int terms, vreal x) noexcept
     return p
 
 
+cdef inline inlined_vreal halves(const real *c, int terms, vreal x) noexcept nogil:
+    """The same as even part + x odd part, each in x^2: half as many roundings in a row where x is large"""
+    cdef vreal square = x * x
+    cdef vreal even = vset(0)
+    cdef vreal odd = vset(0)
+    cdef int i
+    for i in range(terms):
+        if (terms - 1 - i) & 1:
+            odd = odd * square + vset(c[terms - 1 - i]) if i > 1 else vset(c[terms - 1 - i])
+        else:
+            even = even * square + vset(c[terms - 1 - i]) if i > 1 else vset(c[terms - 1 - i])
+    return even + x * odd
+
+
 # --- exponentials -----------------------------------------------------------------------------------------------------
 
-cdef inline inlined_void exp_reduce(vreal x, vreal x_low, vreal *r, vreal *w) noexcept nogil:
-    """x + x_low = 2 n log(2) + r and w = 2^n, for |x| <= EXP_LIMIT and |x_low| much less than 1"""
-    cdef vreal shifted = (x + x_low) * vset(INVERSE_LOG4) + vset(ROUNDER)
-    cdef vreal n = shifted - vset(ROUNDER)
-    r[0] = ((x - n * vset(LOG4_HIGH)) - n * vset(LOG4_LOW)) + x_low
-    w[0] = vbits_to_real(vshift_left(vreal_to_bits(shifted), MANTISSA_BITS))
+cdef inline inlined_vreal power_of_two(vreal shifted) noexcept nogil:
+    """2^n from n + ROUNDER"""
+    return vbits_to_real(vshift_left(vreal_to_bits(shifted), MANTISSA_BITS))
+
+
+cdef inline inlined_void exp_core(vreal x, vreal x_low, vreal *s, vreal *s_low, vreal *n) noexcept nogil:
+    """exp(x + x_low) = 2^n (1 + s + s_low), |x| <= EXP_LIMIT, x_low small; s has full relative accuracy without s_low"""
+    n[0] = ((x + x_low) * vset(INVERSE_LOG2) + vset(ROUNDER)) - vset(ROUNDER)
+    cdef vreal high = x - n[0] * vset(LOG2_HIGH)
+    cdef vreal low = x_low - n[0] * vset(LOG2_LOW)
+    cdef vreal r = high + low
+    cdef vreal rest = (r * r) * polynomial(EXP_P, EXP_P_TERMS, r)
+    s[0] = r + rest
+    s_low[0] = (rest - (s[0] - r)) + (low - (r - high))
 
 
 cdef inline inlined_void exp_parts(vreal x, vreal x_low, vreal *s, vreal *w) noexcept nogil:
-    """exp(x + x_low) = ((1 + s) w) w, s with full relative accuracy; arguments as for exp_reduce"""
-    cdef vreal r
-    exp_reduce(x, x_low, &r, w)
-    s[0] = r + (r * r) * polynomial(EXP_P, EXP_P_TERMS, r)
-
-
-cdef inline inlined_void exp_fraction(vreal x, vreal *r, vreal *q, vreal *w) noexcept nogil:
-    """exp(x) = ((q + r) / (q - r)) w w, for |x| <= EXP_LIMIT; q is about 2"""
-    exp_reduce(x, vset(0), r, w)
-    q[0] = polynomial(EXP_Q, EXP_Q_TERMS, r[0] * r[0])
+    """exp(x + x_low) = scale(1 + s, w) for -EXP_LIMIT <= x <= 0"""
+    cdef vreal n, unused
+    exp_core(x, x_low, s, &unused, &n)
+    w[0] = power_of_two(n + vset(ROUNDER + 64))
 
 
 cdef inline inlined_vreal scale(vreal x, vreal w) noexcept nogil:
-    """x w w, rounded once"""
-    return (x * w) * w
+    """x w 2^-64, rounded once"""
+    return (x * w) * vset(SCALE_DOWN)
 
 
-cdef inline inlined_vreal exp_clamp(vreal x) noexcept nogil:
-    """x within the exponential's limits; nan stays nan"""
-    return vmax(vset(-EXP_LIMIT), vmin(vset(EXP_LIMIT), x))
+cdef inline inlined_void exp_halves(vreal x, vreal *s, vreal *s_low, vreal *w1, vreal *w2) noexcept nogil:
+    """exp(x) = (w1 (1 + s)) w2, any x: 2^n in two factors, so that each is an ordinary number"""
+    cdef vreal n, half
+    exp_core(vmax(vset(-EXP_LIMIT), vmin(vset(EXP_LIMIT), x)), vset(0), s, s_low, &n)
+    half = n * vset(<real>0.5) + vset(ROUNDER)
+    w1[0] = power_of_two(half)
+    w2[0] = power_of_two((n - (half - vset(ROUNDER))) + vset(ROUNDER))
 
 
 cdef inline inlined_vreal vexp(vreal x) noexcept nogil:
+    cdef vreal s, s_low, w1, w2
+    exp_halves(x, &s, &s_low, &w1, &w2)
+    return ((vset(1) + s) * w1) * w2
+
+
+cdef inline inlined_vreal vexp_nonpositive(vreal x) noexcept nogil:
+    """exp(x) for x <= 0: a little faster"""
     cdef vreal s, w
-    exp_parts(exp_clamp(x), vset(0), &s, &w)
+    exp_parts(vmax(vset(-EXP_LIMIT), x), vset(0), &s, &w)
     return scale(vset(1) + s, w)
 
 
 cdef inline inlined_vreal vexpm1(vreal x) noexcept nogil:
-    """w^2 (1 + s) - 1 = (w s + (w - 1/w)) w"""
-    cdef vreal s, w, y
-    exp_parts(exp_clamp(x), vset(0), &s, &w)
-    cdef vreal inverse = vbits_to_real(vseti(<lane>(2 * EXPONENT_BIAS) << MANTISSA_BITS) - vreal_to_bits(w))
-    y = (w * s + (w - inverse)) * w
-    return vcopysign(y, x)
+    """w1 w2 (1 + s) - 1 = (w1 s + (w1 - 1/w2)) w2, s in two parts"""
+    cdef vreal s, s_low, w1, w2
+    exp_halves(x, &s, &s_low, &w1, &w2)
+    cdef vreal inverse = vbits_to_real(vseti(<lane>(2 * EXPONENT_BIAS) << MANTISSA_BITS) - vreal_to_bits(w2))
+    return vcopysign(((w1 * s + (w1 - inverse)) + w1 * s_low) * w2, x)
 
 
 cdef inline inlined_vreal vtanh(vreal x) noexcept nogil:
-    """(1 - u) / (1 + u), u = exp(-2|x|), with u's fraction multiplied out: near 0 it is r / q"""
-    cdef vreal r, q, w, u
-    exp_fraction(vmax(vset(-EXP_LIMIT), vset(-2) * vabs(x)), &r, &q, &w)
-    u = w * w
-    return vcopysign(((vset(1) - u) * q - (vset(1) + u) * r) / ((q - r) + u * (q + r)), x)
+    """-t / (2 + t), t = exp(-2|x|) - 1.
+
+    What rounding loses from t, and from 2 + t times t (nothing for small x, all of it near 1, where it counts), goes to
+    the top.
+    """
+    cdef vreal n, s, s_low, power, t, t_low, bottom
+    exp_core(vmax(vset(-EXP_LIMIT), vset(-2) * vabs(x)), vset(0), &s, &s_low, &n)
+    power = power_of_two(vmax(n, vset(-64)) + vset(ROUNDER))
+    t = power * s + (power - vset(1))
+    t_low = (power * s - (t - (power - vset(1)))) + power * s_low
+    bottom = vset(2) + t
+    return vcopysign((((t - (bottom - vset(2))) * t - t_low) - t) / bottom, x)
 
 
 cdef inline inlined_vreal vsigmoid(vreal x) noexcept nogil:
     """1 / (1 + u) or u / (1 + u), u = exp(-|x|)"""
-    cdef vreal r, q, w
+    cdef vreal s, w, u, bottom, lost
     cdef vint negative = vless(x, vset(0))
-    exp_fraction(vmax(vset(-EXP_LIMIT), -vabs(x)), &r, &q, &w)
-    cdef vreal y = vselect(negative, q + r, q - r) / ((q - r) + (w * w) * (q + r))
-    return scale(y, vselect(negative, w, vset(1)))
+    exp_parts(vmax(vset(-EXP_LIMIT), -vabs(x)), vset(0), &s, &w)
+    u = scale(vset(1) + s, w)
+    bottom = vset(1) + u
+    lost = u - (bottom - vset(1))
+    u = vselect(negative, vset(1) + (s - lost), vset(1)) / bottom
+    return vselect(negative, scale(u, w), u)
 
 
 # --- logarithms -------------------------------------------------------------------------------------------------------

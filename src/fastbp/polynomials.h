@@ -4,23 +4,14 @@
 #define FASTBP_POLYNOMIALS_H
 
 #ifdef FASTBP_F32
-/* expm1(r) = r + r^2 P(r), |r| <= log 2; 2^-24.85 */
-#define EXP_P_TERMS 6
+/* expm1(r) = r + r^2 P(r), |r| <= log(2) / 2; 2^-26.13 */
+#define EXP_P_TERMS 5
 static const real EXP_P[] = {
-    0.5000002384185791f,
-    0.16666646301746368f,
-    0.041662029922008514f,
-    0.00833433959633112f,
-    0.0014092986239120364f,
-    0.00019843668269459158f,
-};
-/* exp(r) = (Q(r^2) + r) / (Q(r^2) - r), |r| <= log 2; 2^-32.21 */
-#define EXP_Q_TERMS 4
-static const real EXP_Q[] = {
-    2.0f,
-    0.16666662693023682f,
-    -0.0027773159090429544f,
-    6.456749542849138e-05f,
+    0.4999999701976776f,
+    0.1666654646396637f,
+    0.041667450219392776f,
+    0.00836627185344696f,
+    0.001386934658512473f,
 };
 /* log((1 + s) / (1 - s)) = 2 s + s^3 R(s^2), |s| <= 3 - sqrt 8; 2^-30.21 */
 #define LOG_R_TERMS 3
@@ -96,45 +87,29 @@ static const real SILU_ONE_T[] = {
     -0.0030431614723056555f,
     0.0010882173664867878f,
 };
-/* log 4; n * high is exact for the n that occur */
-#define LOG4_HIGH 1.38629150390625f
-#define LOG4_LOW 2.857213530660374e-06f
-/* log 2, likewise */
+/* log 2; n * high is exact for the n that occur */
 #define LOG2_HIGH 0.693145751953125f
 #define LOG2_LOW 1.428606765330187e-06f
-/* 1 / log 4 */
-#define INVERSE_LOG4 0.7213475108146667f
+/* 1 / log 2 */
+#define INVERSE_LOG2 1.4426950216293335f
 /* sqrt(1/2), where the logarithm's mantissas begin */
 #define SQRT_HALF 0.7071067690849304f
 /* 1 / sqrt(2 pi) */
 #define NORMAL_PEAK 0.3989422917366028f
 #else
-/* expm1(r) = r + r^2 P(r), |r| <= log 2; 2^-55.11 */
-#define EXP_P_TERMS 12
+/* expm1(r) = r + r^2 P(r), |r| <= log(2) / 2; 2^-55.59 */
+#define EXP_P_TERMS 10
 static const real EXP_P[] = {
-    0.4999999999999996,
-    0.16666666666666746,
-    0.04166666666669126,
-    0.008333333333311495,
-    0.0013888888884654635,
-    0.0001984126986046135,
-    2.4801590373652622e-05,
-    2.755731221895933e-06,
-    2.7556244553751053e-07,
-    2.5053086439028264e-08,
-    2.105628098786175e-09,
-    1.6060541945172377e-10,
-};
-/* exp(r) = (Q(r^2) + r) / (Q(r^2) - r), |r| <= log 2; 2^-57.72 */
-#define EXP_Q_TERMS 7
-static const real EXP_Q[] = {
-    2.0,
-    0.1666666666666615,
-    -0.00277777777760959,
-    6.613756418060967e-05,
-    -1.6534282530510352e-06,
-    4.1721998624884264e-08,
-    -1.0110691032705899e-09,
+    0.5000000000000006,
+    0.1666666666666664,
+    0.04166666666657567,
+    0.008333333333364364,
+    0.001388888893164829,
+    0.00019841269762808282,
+    2.480150526680094e-05,
+    2.7557374929553305e-06,
+    2.7626032543992724e-07,
+    2.506263577761135e-08,
 };
 /* log((1 + s) / (1 - s)) = 2 s + s^3 R(s^2), |s| <= 3 - sqrt 8; 2^-59.48 */
 #define LOG_R_TERMS 7
@@ -250,14 +225,11 @@ static const real SILU_ONE_T[] = {
     2.3284301664157592e-07,
     1.7982902589778327e-07,
 };
-/* log 4; n * high is exact for the n that occur */
-#define LOG4_HIGH 1.3862943611202354
-#define LOG4_LOW -3.447888905122967e-13
-/* log 2, likewise */
+/* log 2; n * high is exact for the n that occur */
 #define LOG2_HIGH 0.6931471805601177
 #define LOG2_LOW -1.7239444525614835e-13
-/* 1 / log 4 */
-#define INVERSE_LOG4 0.7213475204444817
+/* 1 / log 2 */
+#define INVERSE_LOG2 1.4426950408889634
 /* sqrt(1/2), where the logarithm's mantissas begin */
 #define SQRT_HALF 0.7071067811865476
 /* 1 / sqrt(2 pi) */
