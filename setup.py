@@ -2,9 +2,11 @@
 
 Environment
 -----------
-FASTBP_TEST_VARIANTS=1  also build what only tests use: 64-byte vectors for machines without AVX-512, and one lane
-FASTBP_OPENMP=0         build without threads (a compiler without OpenMP otherwise stops the build)
-FASTBP_SANITIZE=1       AddressSanitizer and UndefinedBehaviorSanitizer, with debug information
+FASTBP_VARIANTS    names out of the table below, with commas: build only these; "all": also what only tests use, which is
+                   64-byte vectors for machines without AVX-512 ("wide") and one lane ("scalar")
+FASTBP_OPENMP=0    build without threads (a compiler without OpenMP otherwise stops the build)
+FASTBP_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer, with debug information
+FASTBP_SYMBOLS=1   keep the symbols, for perf and objdump
 """
 
 import os
@@ -26,17 +28,21 @@ if X86 and not MSVC:  # MSVC has no vector types
     AVX2 = ["-mavx2", "-mfma", "-mbmi2"]
     VARIANTS["avx2"] = (32, AVX2)
     VARIANTS["avx512"] = (64, [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"])
-if os.environ.get("FASTBP_TEST_VARIANTS", "0") == "1":
-    VARIANTS["scalar"] = (0, [])
-    if X86 and not MSVC:
-        VARIANTS["wide"] = (64, AVX2)
+    VARIANTS["wide"] = (64, AVX2)
+VARIANTS["scalar"] = (0, [])
+wanted = os.environ.get("FASTBP_VARIANTS", "") or ",".join(v for v in VARIANTS if v not in ("wide", "scalar"))
+if wanted != "all":
+    unknown = set(wanted.split(",")) - set(VARIANTS)
+    if unknown:
+        raise SystemExit(f"FASTBP_VARIANTS: {', '.join(unknown)} unknown here; valid: {', '.join(VARIANTS)}, all")
+    VARIANTS = {name: VARIANTS[name] for name in wanted.split(",")}
 DTYPES = {"f32": [("FASTBP_F32", "1")], "f64": []}
 
 # Contraction to multiply-add is wanted, reordering is not: no -ffast-math.  A tile's loops must be unrolled whole.
 FLAGS = ["/O2"] if MSVC else ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
-                              "-fvisibility=hidden", "-Wno-psabi", "-Wno-attributes", "-Wno-unknown-warning-option"]  # fmt: skip
+                              "-fvisibility=hidden", "-Wno-psabi", "-Wno-attributes", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]  # fmt: skip
 GCC_FLAGS = ["--param=max-completely-peeled-insns=4000", "--param=max-completely-peel-times=64"]
-LINK_FLAGS = [] if MSVC or sys.platform == "darwin" else ["-Wl,--strip-all"]
+LINK_FLAGS = [] if MSVC or sys.platform == "darwin" or os.environ.get("FASTBP_SYMBOLS") == "1" else ["-Wl,--strip-all"]
 if os.environ.get("FASTBP_SANITIZE", "0") == "1":
     FLAGS = ["-g1" if f == "-g0" else f for f in FLAGS] + ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
     LINK_FLAGS = ["-fsanitize=address,undefined"]

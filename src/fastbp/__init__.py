@@ -1,11 +1,15 @@
 """Loss and exact gradient of dense neural networks on the CPU, and a checker that says what is wrong with a gradient."""
 
-from . import testing
+from typing import TYPE_CHECKING, Any
+
 from ._config import get_config, get_num_threads, set_num_threads, show_config
-from .checking import diagnose, gradcheck
 from .mlp import ACTIVATIONS, LOSSES, MLP, load
 from .ops import dense_backward, dense_forward, safe_log
 from .optim import SGD, Adam, AdamW
+
+if TYPE_CHECKING:
+    from . import testing
+    from .checking import diagnose, gradcheck
 
 __all__ = [
     "ACTIVATIONS",
@@ -28,7 +32,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    if name == "__version__":  # reading the metadata costs more than the rest of the import
-        return str(get_config()["version"])
+def __getattr__(name: str) -> Any:
+    """What a program that only computes does not need, imported when first asked for."""
+    if name in ("gradcheck", "diagnose"):
+        from . import checking
+
+        return getattr(checking, name)
+    if name == "testing":
+        from . import testing
+
+        return testing
+    if name == "__version__":
+        return get_config()["version"]
     raise AttributeError(f"module 'fastbp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def get_config() -> dict[str, Any]:
         "threads": get_num_threads(),
         "compiler": _cpu.compiler(),
         "numpy": np.__version__,
-        "python": platform.python_version(),
+        "python": sys.version.split()[0],
     }
 
 

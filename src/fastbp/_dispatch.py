@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _cpu
 
-TEST_ONLY = ("wide", "scalar")  # built with FASTBP_TEST_VARIANTS=1, never chosen unasked
+TEST_ONLY = ("wide", "scalar")  # built with FASTBP_VARIANTS=all, never chosen unasked
 _SUFFIX = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 _loaded: dict[str, ModuleType] = {}
 _thread_limit = 0

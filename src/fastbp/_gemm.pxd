@@ -85,7 +85,16 @@ cdef inline inlined_void panel(
     """`tile` for any number of rows; arguments as there."""
     cdef Py_ssize_t tiles = (rows + tile_rows(V) - 1) // tile_rows(V)
     cdef Py_ssize_t small = rows // tiles, larger = rows % tiles, t, r
+    # What follows a packed block of B is needed next: each tile asks for its share of it.
+    cdef const real *ahead = b + depth * ldb
+    cdef const real *ahead_end = ahead
+    cdef Py_ssize_t ahead_share = (depth * V * VL + tiles - 1) // tiles
     for t in range(tiles):
+        if not transposed and ldb == V * VL:
+            ahead_end += ahead_share
+            while ahead < ahead_end:
+                prefetch_line(ahead)
+                ahead += LINE
         r = small + 1 if t < larger else small
         if r == 1:
             tile(1, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
@@ -113,7 +122,8 @@ cdef inline inlined_void panel(
             tile(12, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
         a += r if transposed else r * lda
         c += r * ldc
-        start = NULL if start == NULL else start + r * ld_start
+        if start != NULL:
+            start += r * ld_start
 
 
 # One function per width and orientation: in a single one they would be too much for the register allocator.

@@ -232,7 +232,7 @@ cdef class Network:
         cdef Layer *layer
         cdef int i
         self.net.n_layers = len(sizes) - 1
-        self.net.layers = <Layer *> PyMem_RawMalloc(self.net.n_layers * sizeof(Layer))
+        self.net.layers = <Layer *> PyMem_RawMalloc((self.net.n_layers + 1) * sizeof(Layer))
         if self.net.layers == NULL:
             raise MemoryError
         for i in range(self.net.n_layers):
@@ -250,6 +250,9 @@ cdef class Network:
             packed += packed_size(layer.fan_in + 1, layer.fan_out)
             layer.transposed = packed
             packed += packed_size(layer.fan_out, layer.fan_in)
+        self.net.layers[self.net.n_layers].row_at = row_at      # where a copy of x starts
+        self.net.copy_x = falls_on_few_sets(sizes[0])
+        self.net.ldx = padded_width(sizes[0]) if self.net.copy_x else sizes[0]
         self.net.n_parameters = at
         self.net.packed_size = packed
         self.net.rule.activation = activations[self.net.n_layers - 1]
@@ -362,6 +365,23 @@ cdef class Network:
             loss = run_step(&s)
         self.give_back(w)
         return loss, out
+
+    def value(self, np.ndarray parameters, object X, object Y, object sample_weight, bint mean):
+        """The loss; None if an argument is not as needed."""
+        cdef Step s
+        cdef Workspace *w
+        cdef double loss
+        if not self.read_batch(&s, X, Y, sample_weight, mean):
+            return None
+        s.parameters = <const real *> np.PyArray_DATA(parameters)
+        w = self.take(np.PyArray_DIMS(X)[0], VALUE)
+        s.plan = &w.plan
+        s.memory = w.memory
+        s.losses = w.losses
+        with nogil:
+            loss = run_step(&s)
+        self.give_back(w)
+        return loss
 
     def train_step(self, np.ndarray parameters, object X, object Y, object sample_weight, np.ndarray gradient,
                    UpdateState state, bint mean):
@@ -577,7 +597,7 @@ def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int 
                 through_activation(activation, here, 1, g + here * ld, a + column, g + column, ld)
                 column += VL
             input_gradient(here, fan_in, fan_out, g, ld, packed, dx + row * fan_in, fan_in)
-            weight_gradient(here, 0, fan_in, fan_out, x + row * fan_in, fan_in, g, ld, <real *> np.PyArray_DATA(dW), row > 0)
+            weight_gradient(here, 0, fan_in, fan_out, x + row * fan_in, fan_in, g, ld, <real *> np.PyArray_DATA(dW), row > 0, NULL)
             bias_gradient(here, fan_out, g, ld, <real *> np.PyArray_DATA(db), row > 0)
             row += here
     PyMem_RawFree(packed)

@@ -10,7 +10,7 @@ from fastbp._gemm cimport *
 from fastbp._activations cimport *
 
 cdef enum:
-    DEPTH_BLOCK = 256  # rows of a panel of B that stay in the first-level cache while all rows of A pass by
+    DEPTH_BLOCK = 192   # rows of a panel of B that stay in the first-level cache while all rows of A pass by
 
 
 cdef inline bint is_piecewise_linear(int activation) noexcept nogil:
@@ -200,24 +200,34 @@ cdef inline void input_gradient(
 
 cdef inline void weight_gradient(
     Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t fan_out, const real *x, Py_ssize_t ldx,
-    const real *dz, Py_ssize_t ldz, real *dw, bint add,
+    const real *dz, Py_ssize_t ldz, real *dw, bint add, real *scratch,
 ) noexcept nogil:
     """Rows begin..end of dW = x^T dz, or added to what is there.
 
-    x   IN   [rows, fan_in], rows ldx apart
-    dz  IN   [rows, fan_out], rows ldz apart
-    dw  OUT  [fan_in, fan_out] without padding
+    x        IN   [rows, fan_in], rows ldx apart
+    dz       IN   [rows, fan_out], rows ldz apart
+    dw       OUT  [fan_in, fan_out] without padding
+    scratch  OUT  DEPTH_BLOCK * TILE_VECTORS * VL numbers
     """
-    cdef Py_ssize_t column = 0
+    cdef Py_ssize_t blocks = (rows + DEPTH_BLOCK - 1) // DEPTH_BLOCK, k, row, depth, column
     cdef int V, last
     cdef real *c
-    while column < fan_out:
-        V = next_panel(vectors(fan_out - column))
-        last = <int> min(VL, fan_out - column - (V - 1) * VL)
-        c = dw + begin * fan_out + column
-        multiply_deep(V, True, end - begin, rows, x + begin, ldx, dz + column, ldz, c, fan_out,
-                      c if add else NULL, fan_out, last)
-        column += V * VL
+    # dz's rows are cache lines and pages apart: a copy of the panel pays where enough tiles read it.
+    cdef bint copy = rows >= 128 and end - begin >= 48
+    for k in range(blocks):
+        row = rows * k // blocks
+        depth = rows * (k + 1) // blocks - row
+        column = 0
+        while column < fan_out:
+            V = next_panel(vectors(fan_out - column))
+            last = <int> min(VL, fan_out - column - (V - 1) * VL)
+            c = dw + begin * fan_out + column
+            if copy:
+                pack_panel(dz + row * ldz + column, ldz, depth, ldz - column, V, scratch)
+            multiply_panel(V, True, end - begin, depth, x + row * ldx + begin, ldx,
+                           scratch if copy else dz + row * ldz + column, V * VL if copy else ldz, c, fan_out,
+                           c if add or k > 0 else NULL, fan_out, last)
+            column += V * VL
 
 
 cdef inline separate_void bias_gradient(

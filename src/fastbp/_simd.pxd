@@ -13,6 +13,7 @@ cdef extern from "simd.h" nogil:
         VL
         MANTISSA_BITS
         EXPONENT_BIAS
+        LINE            # numbers in a cache line
         TILE_VECTORS
         TILE_ROWS_1
         TILE_ROWS_2
@@ -27,6 +28,7 @@ cdef extern from "simd.h" nogil:
     vint vseti(lane x) noexcept
     real vlane(vreal x, int i) noexcept
     real real_sqrt(real x) noexcept
+    void prefetch_line(const real *p) noexcept
 
     vint vless(vreal a, vreal b) noexcept
     vint vless_equal(vreal a, vreal b) noexcept

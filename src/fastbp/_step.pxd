@@ -36,6 +36,8 @@ cdef struct Net:
     HeadRule rule
     Py_ssize_t n_parameters
     Py_ssize_t packed_size          # numbers in all panels
+    Py_ssize_t ldx                  # numbers in a row of x, padded if it has to be copied
+    bint copy_x                     # because its rows, as they are, would fall on few cache sets
 
 cdef enum:
     MAX_CHUNKS = 16
@@ -43,6 +45,7 @@ cdef enum:
 
 cdef enum Mode:
     TRAIN       # loss and gradient
+    VALUE       # loss only
     PREDICT     # outputs only
     TAPE        # outputs, keeping what the way back needs, for a loss of the user's own
 
@@ -76,11 +79,15 @@ cdef struct Step:
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
 
+cdef inline bint falls_on_few_sets(Py_ssize_t ld) noexcept nogil:
+    cdef Py_ssize_t size = ld * <Py_ssize_t> sizeof(real)
+    return size >= 512 and size % 256 == 0
+
+
 cdef inline Py_ssize_t padded_width(Py_ssize_t n) noexcept nogil:
     """Numbers in a padded row: whole vectors, and one more where rows would fall on few cache sets."""
     cdef Py_ssize_t width = vectors(n) * VL
-    cdef Py_ssize_t size = width * <Py_ssize_t> sizeof(real)
-    return width + VL if size >= 512 and size % 256 == 0 else width
+    return width + VL if falls_on_few_sets(width) else width
 
 
 cdef inline Py_ssize_t in_lines(Py_ssize_t n) noexcept nogil:
@@ -103,7 +110,7 @@ cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
 
 
 cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed, int mode, Plan *plan) noexcept nogil:
-    cdef Py_ssize_t row_size = 0, multiply_adds = 0, here
+    cdef Py_ssize_t row_size = net.ldx if net.copy_x else 0, multiply_adds = 0, here
     cdef Py_ssize_t row_limit, most
     cdef const Layer *layer
     cdef int i
@@ -113,12 +120,12 @@ cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed,
     for i in range(net.n_layers):
         layer = &net.layers[i]
         row_size += 2 * layer.ld
-        multiply_adds += (1 if mode == PREDICT else 3 if i > 0 or mode == TAPE else 2) * rows * layer.fan_in * layer.fan_out
+        multiply_adds += (1 if mode == PREDICT or mode == VALUE else 3 if i > 0 or mode == TAPE else 2) * rows * layer.fan_in * layer.fan_out
     # Waking and joining threads costs about a microsecond, as much as this many multiply-adds.
     plan.threads = threads_allowed if multiply_adds > 300000 else 1
-    plan.by_chunks = mode == PREDICT or (mode == TRAIN and net.n_parameters * <Py_ssize_t> sizeof(real) <= 192 * 1024)
+    plan.by_chunks = mode == PREDICT or mode == VALUE or (mode == TRAIN and net.n_parameters * <Py_ssize_t> sizeof(real) <= 192 * 1024)
     row_limit = max(16, min(96, (160 * 1024 // <Py_ssize_t> sizeof(real)) // row_size))
-    if mode == PREDICT:
+    if mode == PREDICT or mode == VALUE:
         plan.n_chunks = blocks_of(rows, row_limit)
         if plan.threads > 1 and plan.n_chunks < 4:
             plan.n_chunks = min(rows, 4)
@@ -128,7 +135,7 @@ cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed,
         plan.threads = <int> min(plan.threads, plan.n_chunks)
         plan.n_regions = plan.threads
         plan.region_size = in_lines(plan.block_rows * row_size)
-        plan.n_losses = 0
+        plan.n_losses = plan.n_chunks if mode == VALUE else 0
         plan.gradient_size = 0
     elif plan.by_chunks:
         most = min(MAX_CHUNKS, rows // 64)
@@ -149,13 +156,14 @@ cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed,
         most = max(256, (8 * 1024 * 1024 // <Py_ssize_t> sizeof(real)) // row_size)
         plan.n_slabs = 1 if mode == TAPE else blocks_of(rows, most)
         plan.slab_rows = (rows + plan.n_slabs - 1) // plan.n_slabs
+        row_limit = max(row_limit, 96)  # W passes by once for each block
         here = max(1, min(row_limit, (plan.slab_rows + 3) // 4 if plan.slab_rows >= 96 else (plan.slab_rows + 1) // 2))
         plan.block_rows = (plan.slab_rows + blocks_of(plan.slab_rows, here) - 1) // blocks_of(plan.slab_rows, here)
         plan.n_regions = 1
         plan.region_size = in_lines(plan.slab_rows * row_size)
         plan.n_losses = plan.n_slabs * blocks_of(plan.slab_rows, plan.block_rows) if mode == TRAIN else 0
         plan.gradient_size = 0
-    plan.scratch_size = in_lines(max(plan.block_rows * TILE_VECTORS * VL,
+    plan.scratch_size = in_lines(max(max(DEPTH_BLOCK, plan.block_rows) * TILE_VECTORS * VL,
                                      SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
     plan.packed_at = 0
     plan.regions_at = in_lines(net.packed_size)
@@ -188,7 +196,14 @@ cdef inline real *block_a(const Step *s, real *region, Py_ssize_t region_rows, P
 
 cdef inline real *block_g(const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t index, Py_ssize_t row) noexcept nogil:
     return block_a(s, region, region_rows, index, row) + (
-        0 if s.plan.mode == TRAIN and index == s.net.n_layers - 1 else region_rows * s.net.layers[index].ld)
+        0 if s.plan.mode != TAPE and index == s.net.n_layers - 1 else region_rows * s.net.layers[index].ld)
+
+
+cdef inline const real *input_rows(const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, const real *x) noexcept nogil:
+    """The first layer's input: x, or the copy of it that `forward_block` made at row `row` of the region."""
+    if not s.net.copy_x:
+        return x
+    return region + region_rows * s.net.layers[s.net.n_layers].row_at + row * s.net.ldx
 
 
 cdef inline void forward_block(
@@ -196,15 +211,18 @@ cdef inline void forward_block(
 ) noexcept nogil:
     """All layers' activations for some rows; the last layer's logits."""
     cdef const Layer *layer = NULL
-    cdef const real *below = x
-    cdef Py_ssize_t ld_below = s.net.layers[0].fan_in
+    cdef const real *below = input_rows(s, region, region_rows, row, x)
+    cdef Py_ssize_t ld_below = s.net.ldx
     cdef real *a
     cdef int i
+    if s.net.copy_x:
+        for i in range(rows):
+            memcpy(<real *> below + i * s.net.ldx, x + i * s.net.layers[0].fan_in, s.net.layers[0].fan_in * sizeof(real))
     for i in range(s.net.n_layers):
         layer = &s.net.layers[i]
         a = block_a(s, region, region_rows, i, row)
         layer_forward(rows, layer.fan_in, layer.fan_out, layer.activation if i < s.net.n_layers - 1 else IDENTITY,
-                      s.plan.mode != PREDICT, below, ld_below, s.memory + s.plan.packed_at + layer.packed, a,
+                      s.plan.mode == TRAIN or s.plan.mode == TAPE, below, ld_below, s.memory + s.plan.packed_at + layer.packed, a,
                       block_g(s, region, region_rows, i, row), layer.ld)
         below = a
         ld_below = layer.ld
@@ -230,16 +248,17 @@ cdef inline void backward_block(
 
 cdef inline void gradient_part(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t rows, const real *x, int index,
-    Py_ssize_t begin, Py_ssize_t end, real *gradient, bint add,
+    Py_ssize_t begin, Py_ssize_t end, real *gradient, bint add, real *scratch,
 ) noexcept nogil:
     """Rows begin..end of a layer's dW, and with the first of them its db, over the first rows of a region."""
     cdef const Layer *layer = &s.net.layers[index]
     cdef const real *dz = block_g(s, region, region_rows, index, 0)
     if index == 0:
-        weight_gradient(rows, begin, end, layer.fan_out, x, layer.fan_in, dz, layer.ld, gradient + layer.weights, add)
+        weight_gradient(rows, begin, end, layer.fan_out, input_rows(s, region, region_rows, 0, x), s.net.ldx, dz, layer.ld,
+                        gradient + layer.weights, add, scratch)
     else:
         weight_gradient(rows, begin, end, layer.fan_out, block_a(s, region, region_rows, index - 1, 0),
-                        s.net.layers[index - 1].ld, dz, layer.ld, gradient + layer.weights, add)
+                        s.net.layers[index - 1].ld, dz, layer.ld, gradient + layer.weights, add, scratch)
     if begin == 0:
         bias_gradient(rows, layer.fan_out, dz, layer.ld, gradient + layer.biases, add)
 
@@ -291,7 +310,7 @@ cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcep
         backward_block(s, region, plan.block_rows, 0, rows,
                        NULL if s.input_gradient == NULL else s.input_gradient + row * s.net.layers[0].fan_in, scratch)
         for i in range(s.net.n_layers):
-            gradient_part(s, region, plan.block_rows, rows, x, i, 0, s.net.layers[i].fan_in, gradient, b > 0)
+            gradient_part(s, region, plan.block_rows, rows, x, i, 0, s.net.layers[i].fan_in, gradient, b > 0, scratch)
 
 
 cdef inline Py_ssize_t slab_begin(const Plan *plan, Py_ssize_t slab) noexcept nogil:
@@ -316,7 +335,7 @@ cdef inline void block_task(const Step *s, Py_ssize_t slab, Py_ssize_t block, in
                    s.input_gradient + (begin + row) * s.net.layers[0].fan_in, scratch)
 
 
-cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task) noexcept nogil:
+cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
     """One part of a layer's gradient over all rows of a slab."""
     cdef const Plan *plan = s.plan
     cdef Py_ssize_t begin = slab_begin(plan, slab), parts, fan_in
@@ -328,7 +347,7 @@ cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task) 
     fan_in = s.net.layers[i].fan_in
     gradient_part(s, s.memory + plan.regions_at, plan.slab_rows, slab_begin(plan, slab + 1) - begin,
                   s.x + begin * s.net.layers[0].fan_in, i, share(fan_in, parts, task), share(fan_in, parts, task + 1),
-                  s.gradient, slab > 0)
+                  s.gradient, slab > 0, s.memory + plan.scratch_at + thread * plan.scratch_size)
 
 
 cdef inline separate_void add_gradients(
@@ -380,13 +399,18 @@ cdef inline void output_of_block(
             column += VL
 
 
-cdef inline void predict_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
+cdef inline void forward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
     cdef const Plan *plan = s.plan
     cdef real *region = s.memory + plan.regions_at + thread * plan.region_size
     cdef Py_ssize_t row = share(plan.rows, plan.n_chunks, block)
     cdef Py_ssize_t rows = share(plan.rows, plan.n_chunks, block + 1) - row
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
     forward_block(s, region, plan.block_rows, 0, rows, s.x + row * s.net.layers[0].fan_in)
-    output_of_block(s, region, plan.block_rows, 0, rows, row, s.memory + plan.scratch_at + thread * plan.scratch_size)
+    if plan.mode == PREDICT:
+        output_of_block(s, region, plan.block_rows, 0, rows, row, scratch)
+    else:
+        s.losses[block] = 0
+        head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &s.losses[block])
 
 
 cdef inline void tape_forward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
@@ -429,7 +453,7 @@ cdef enum Stage:
     BLOCKS
     GRADIENTS
     FINISH
-    PREDICTIONS
+    FORWARD
     TAPE_FORWARD
     TAPE_BACKWARD
 
@@ -439,7 +463,7 @@ cdef inline Py_ssize_t tasks_of(const Step *s, int stage) noexcept nogil:
     cdef int i
     if stage == PACK:
         return 2 * s.net.n_layers
-    if stage == CHUNKS or stage == PREDICTIONS:
+    if stage == CHUNKS or stage == FORWARD:
         return s.plan.n_chunks
     if stage == FINISH:
         if s.plan.n_chunks == 1 and s.update.rule == NO_UPDATE:
@@ -460,11 +484,11 @@ cdef inline void do_task(const Step *s, int stage, Py_ssize_t slab, Py_ssize_t t
     elif stage == BLOCKS:
         block_task(s, slab, task, thread)
     elif stage == GRADIENTS:
-        gradient_task(s, slab, task)
+        gradient_task(s, slab, task, thread)
     elif stage == FINISH:
         finish_task(s, task)
-    elif stage == PREDICTIONS:
-        predict_task(s, task, thread)
+    elif stage == FORWARD:
+        forward_task(s, task, thread)
     elif stage == TAPE_FORWARD:
         tape_forward_task(s, task, thread)
     else:
@@ -483,8 +507,8 @@ cdef inline int stage_at(const Step *s, Py_ssize_t k) noexcept nogil:
         return TAPE_BACKWARD if k == 0 else GRADIENTS
     if k == 0:
         return PACK
-    if s.plan.mode == PREDICT:
-        return PREDICTIONS
+    if s.plan.mode == PREDICT or s.plan.mode == VALUE:
+        return FORWARD
     if s.plan.mode == TAPE:
         return TAPE_FORWARD
     if k == n_stages(s) - 1:

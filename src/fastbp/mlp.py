@@ -6,7 +6,6 @@ import io
 import math
 import os
 import threading
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -144,7 +143,7 @@ class MLP:
         if clipped and self.loss != "squared_error":
             log_clip = math.log(clip)
             if not self._softmax:
-                from ._clip import clip_edges
+                from ._clip import clip_edges  # and decimal, which few networks need
 
                 low, high = clip_edges(self.output_activation, clip, self.dtype)
         codes = [ACTIVATIONS.index(name) for name in (*self.activation, self.output_activation)]
@@ -255,7 +254,17 @@ class MLP:
         return result  # type: ignore[no-any-return]
 
     def value(self, X: Any, Y: Any, sample_weight: Any = None) -> float:
-        """The loss of a batch: the first of what `value_and_grad` returns.
+        """The loss of a batch, without its gradient.
+
+        Parameters
+        ----------
+        X, Y, sample_weight
+            As in `value_and_grad`, and so are the errors.
+
+        Returns
+        -------
+        float
+            Equal to the first of what `value_and_grad` returns, to rounding.
 
         Examples
         --------
@@ -264,7 +273,11 @@ class MLP:
         >>> net.value([[3.]], [[4.]])
         8.0
         """
-        return self.value_and_grad(X, Y, sample_weight)[0]
+        loss = self._network.value(self._buffer, X, Y, sample_weight, self._mean)
+        if loss is None:
+            X, Y, sample_weight = self._batch(X, Y, sample_weight)
+            loss = self._network.value(self._buffer, X, Y, sample_weight, self._mean)
+        return loss  # type: ignore[no-any-return]
 
     def train_step(self, X: Any, Y: Any, optimizer: Optimizer, sample_weight: Any = None) -> float:
         """One step of an optimizer along the gradient of a batch's loss.
@@ -537,6 +550,7 @@ def load(path: str | os.PathLike[str]) -> MLP:
         If it cannot be read.
     """
     import json
+    import zipfile
 
     with open(path, "rb") as file:
         content = file.read()

@@ -130,6 +130,14 @@ static inline vreal vmax(vreal a, vreal b) { return FASTBP_MINMAX(max, pd)(a, b)
 #define FASTBP_MINMAX_BY_SELECT
 #endif
 
+/* Ask for the cache line at p, to the second-level cache; p may lie anywhere. */
+#if defined(__GNUC__)
+#define prefetch_line(p) __builtin_prefetch((p), 0, 2)
+#else
+#define prefetch_line(p) ((void)(p))
+#endif
+#define LINE ((int)(64 / sizeof(real)))
+
 /* mask ? a : b, lane by lane */
 static inline vreal vselect(vint mask, vreal a, vreal b)
 {
