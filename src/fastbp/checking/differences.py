@@ -76,6 +76,7 @@ class Line:
         self.samples: dict[float, Sample] = {}
         self.failed_steps: set[float] = set()
         self.thick = False
+        self.latest: tuple[int, Estimate] | None = None
         self.reach = 0.0  # the largest loss seen, in absolute value
 
     def measure(self, h: float) -> Sample | None:
@@ -118,21 +119,22 @@ class Line:
 
     def estimate(self) -> Estimate:
         """The best value of the conflict from all steps tried: Romberg's table, the smallest error bar wins."""
-        points = [(s.h, s.conflict, s.noise) for s in self.ladder()]
-        best = extrapolate(points)
-        if self.thick:
-            fitted = fit(points)
-            if fitted.bar < best.bar:
-                return fitted
-        return best
+        if self.latest is None or self.latest[0] != len(self.samples):
+            points = [(s.h, s.conflict, s.noise) for s in self.ladder()]
+            best = extrapolate(points)
+            if self.thick:
+                fitted = fit(points)
+                best = fitted if fitted.bar < best.bar else best
+            self.latest = len(self.samples), best
+        return self.latest[1]
 
     def thicken(self, count: int = 6) -> Estimate:
         """More steps around and above the best one, so that a fit through many averages the noise."""
         h = max(self.estimate().step, 1e-12)
-        self.thick = True
         for k in range(count):
             self.measure(h * 1.37 ** (k + 1))
             self.measure(h / 1.21 ** (k + 1))
+        self.thick, self.latest = True, None
         return self.estimate()
 
     def solve(self, start: float, target: float, pairs: int = 6, largest: float = 8.0) -> Estimate:

@@ -19,6 +19,7 @@ from .differences import Estimate, Line
 from .problem import Block, Problem, Vector
 
 DIRECTIONS = 3
+MOST_EVALUATIONS = 3000  # for one block whose loss is so noisy that it is looked at in pieces
 DECISIVE = 2.5  # a conflict counts only beyond this many error bars
 
 
@@ -85,13 +86,18 @@ class Screened:
     state: str = "agrees"  # "agrees", "conflict", "unclear"
     lines: list[Line] = field(default_factory=list)
     visible: float = math.inf  # the smallest error of one entry that would have been seen, absolute
-    visible_share: float = math.inf  # the smallest relative error of the whole block that would have been seen
+    slopes: list[tuple[float, float, float]] = field(default_factory=list)  # conflict, analytic slope, error bar
     conflict: tuple[Line, Estimate] | None = None
     sided: list[tuple[Line, int]] = field(default_factory=list)  # lines along which the gradient fits one side only
     kinked: bool = False
     invariant: bool = False  # the loss does not depend on the block at all
-    entries: list[Entry] = field(default_factory=list)
-    note: str = ""
+
+    def common_factor(self) -> tuple[float, float]:
+        """By what factor (less one) the whole block seems to be off, from all directions together, and its error."""
+        weight = sum((slope / bar) ** 2 for _, slope, bar in self.slopes)
+        if not weight > 0:
+            return 0.0, math.inf
+        return sum(c * slope / bar**2 for c, slope, bar in self.slopes) / weight, 1 / math.sqrt(weight)
 
 
 def threshold(setting: Setting, direction: Vector, part: slice) -> float:
@@ -115,35 +121,55 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
     curvature, and the smaller the part that noise plays.
     """
     result = Screened(block)
+    spent = setting.problem.evaluations
     _screen_part(setting, block, block.slice, limit, result)
     for pieces in (16, 128):
-        if result.state != "unclear" or block.size < pieces // 2:
+        if not _hazy(setting, result, limit) or block.size < pieces // 2:
             break
         fine = Screened(block)
         edges = np.unique(np.linspace(block.start, block.stop, pieces + 1).astype(int))
         views = []
         for start, stop in zip(edges[:-1], edges[1:]):
-            piece = Screened(block)
-            _screen_part(setting, block, slice(int(start), int(stop)), limit, piece)
+            piece, part = Screened(block), slice(int(start), int(stop))
+            _screen_part(setting, block, part, limit, piece)
             fine.lines += piece.lines
             fine.kinked = fine.kinked or piece.kinked
             fine.sided += piece.sided
-            fine.conflict = piece.conflict or fine.conflict
+            fine.slopes += piece.slopes
+            if piece.conflict:
+                entries, finished = bisect(setting, *piece.conflict, part)
+                if not finished or any(e.wrong for e in entries):
+                    fine.conflict, fine.state = piece.conflict, "conflict"
+                    return fine
+                line, found = piece.conflict  # dissolved when looked at entry by entry: a kink close by
+                piece.visible = (abs(found.value) + found.bar) / float(np.median(np.abs(line.direction[part])))
             views.append(piece)
-            if fine.conflict:
-                fine.state = "conflict"
-                return fine
+            if setting.problem.evaluations - spent > MOST_EVALUATIONS:
+                result.state = "unclear"
+                return result
         fine.visible = max(v.visible for v in views)
-        fine.visible_share = min(v.visible_share for v in views)
         fine.state = "agrees" if _fine_enough(setting, fine, limit) else "unclear"
-        if fine.visible < result.visible or fine.state == "agrees":
+        if fine.state == "agrees" or result.conflict or fine.visible < result.visible:
             result = fine
     return result
 
 
+def _hazy(setting: Setting, result: Screened, limit: float) -> bool:
+    """Does noise leave open what the directions say: too coarse, or a weak conflict with a wide error bar?"""
+    if result.state == "unclear":
+        return True
+    if result.conflict is None:
+        return False
+    line, estimate = result.conflict
+    part = line.support
+    largest = float(np.max(np.abs(setting.gradient[part] * line.direction[part])))
+    return abs(estimate.value) < 12 * estimate.bar and DECISIVE * estimate.bar > 0.1 * limit * largest
+
+
 def _fine_enough(setting: Setting, result: Screened, limit: float) -> bool:
     largest = float(np.max(np.abs(setting.gradient[result.block.slice])))
-    return result.visible <= limit * largest and result.visible_share <= 0.1 * limit
+    factor, error = result.common_factor()
+    return result.visible <= limit * largest and max(abs(factor), DECISIVE * error) <= 0.1 * limit
 
 
 def _screen_part(setting: Setting, block: Block, part: slice, limit: float, result: Screened) -> None:
@@ -154,7 +180,7 @@ def _screen_part(setting: Setting, block: Block, part: slice, limit: float, resu
         else [setting.random_direction(part) for _ in range(DIRECTIONS)]
     largest = float(np.max(np.abs(setting.gradient[block.slice])))
     whole = 0.75 * float(np.linalg.norm(setting.gradient[part] * setting.scale[part]))
-    visible, shares = [], []
+    visible = []
     for direction in directions:
         line = setting.line(direction, part)
         allowed = max(setting.slack(direction, part), threshold(setting, direction, part))
@@ -165,11 +191,11 @@ def _screen_part(setting: Setting, block: Block, part: slice, limit: float, resu
         estimate = line.solve(setting.step, target, pairs=6 if direction is directions[0] else 4)
 
         def too_coarse(estimate: Estimate, typical: float = typical, norm: float = norm) -> bool:
-            return DECISIVE * estimate.bar > min(limit * largest * typical, 0.1 * limit * norm)
+            return DECISIVE * estimate.bar > min(0.5 * limit * largest * typical, 0.2 * limit * norm)
 
         if too_coarse(estimate):
             estimate = line.solve(setting.step, target, pairs=12)
-            if too_coarse(estimate):
+            if too_coarse(estimate) and abs(estimate.value) <= 8 * estimate.bar + allowed:
                 estimate = line.thicken()
         result.lines.append(line)
         if math.isfinite(estimate.bar) and 1e-9 < estimate.step < 0.3:
@@ -183,18 +209,15 @@ def _screen_part(setting: Setting, block: Block, part: slice, limit: float, resu
                 result.state = "conflict"
                 continue
             result.sided.append((line, side))
-            bar = one_sided.bar
+            found = one_sided
         else:
-            bar = line.estimate().bar
-        seen = DECISIVE * bar + allowed
-        visible.append(seen / typical)
-        shares.append(seen / norm if norm else math.inf)
+            found = line.estimate()
+        visible.append((DECISIVE * found.bar + allowed) / typical)
+        result.slopes.append((found.value, line.slope, max(found.bar, 1e-300)))
         result.kinked = result.kinked or line.kink() != 0
     if result.state == "conflict":
         return
-    result.visible, result.visible_share = float(np.median(visible)), float(np.median(shares))
-    if small:
-        result.visible, result.visible_share = max(visible), max(shares)
+    result.visible = max(visible) if small else float(np.median(visible))
     if not _fine_enough(setting, result, limit) and not _independent(setting, result, largest):
         result.state = "unclear"
 

@@ -1,0 +1,125 @@
+"""Random networks with random mistakes in their gradient, and right ones with kinks placed at w0 on purpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .zoo_networks import Net
+
+SMOOTH = ("tanh", "sigmoid", "softplus", "silu", "elu")
+KINKED = ("relu", "leaky_relu")
+HEADS = (("identity", "squared_error"), ("sigmoid", "squared_error"), ("sigmoid", "binary_cross_entropy"),
+         ("softmax", "cross_entropy"), ("tanh", "squared_error"))
+
+
+@dataclass
+class Draw:
+    """One random case: what to check, the blocks that are wrong (none if it is right), and how it was made."""
+
+    f: object
+    w0: np.ndarray
+    layout: list
+    wrong: frozenset
+    text: str
+
+
+def error_matters(g, changed):
+    """Is some entry beyond the documented tolerance, with a margin of 3?"""
+    off = np.abs(changed - g)
+    limit = 3 * (1e-5 * np.maximum(np.abs(g), np.abs(changed)) + 1e-6 * max(np.abs(g).max(), np.abs(changed).max()))
+    return bool(np.any(off > limit))
+
+
+def mutate(rng, g):
+    """A wrong version of a block's gradient, and a word for it; relative sizes go down to 1e-4."""
+    size = 10.0 ** rng.uniform(-4, 0.3) * rng.choice([-1, 1])
+    flat = g.copy().ravel()
+    kind = rng.choice(["entry", "entries", "block", "row", "swap", "zero entry", "shift", "noise", "transpose"])
+    top = np.flatnonzero(np.abs(flat) >= 0.05 * np.abs(flat).max())
+    if kind == "entry":
+        flat[rng.choice(top)] *= 1 + size
+    elif kind == "entries":
+        flat[rng.choice(top, min(3, top.size), replace=False)] *= 1 + size
+    elif kind == "block":
+        flat *= 1 + size
+    elif kind == "row":
+        rows = flat.reshape(g.shape[0], -1)
+        rows[rng.integers(g.shape[0])] *= 1 + size
+    elif kind == "swap" and flat.size > 1:
+        i, j = rng.choice(flat.size, 2, replace=False)
+        flat[[i, j]] = flat[[j, i]]
+    elif kind == "zero entry":
+        flat[rng.choice(top)] = 0
+    elif kind == "shift":
+        flat = np.roll(flat, 1)
+    elif kind == "noise":
+        flat *= 1 + size * rng.normal(size=flat.size)
+    elif kind == "transpose" and g.ndim == 2:
+        flat = g.T.ravel().copy()
+    return flat.reshape(g.shape), f"{kind} {size:.1e}"
+
+
+def draw(seed: int) -> Draw:
+    """Case number ``seed``: half of them right, half wrong; half with kinks exactly at w0."""
+    rng = np.random.default_rng([20240607, seed])
+    depth = int(rng.integers(1, 4))
+    sizes = tuple(int(s) for s in rng.integers(1, 9, depth + 2))
+    kinks = bool(rng.integers(2))
+    hidden = [str(rng.choice(SMOOTH + KINKED)) for _ in range(depth)]
+    if kinks:
+        hidden[int(rng.integers(depth))] = str(rng.choice(KINKED))
+    output, loss = HEADS[int(rng.integers(len(HEADS)))]
+    if output == "softmax" and sizes[-1] < 2:
+        sizes = sizes[:-1] + (3,)
+    net = Net(sizes, tuple(hidden), output, loss, N=int(rng.integers(1, 24)), seed=int(rng.integers(1 << 30)),
+              clip=None, reduction=str(rng.choice(["mean", "sum"])), decay=float(rng.choice([0.0, 0.1])),
+              spread=float(rng.choice([0.5, 1.0, 2.0])))
+    first_smooth = 0
+    if kinks:
+        layer = int(rng.choice([i for i, h in enumerate(hidden) if h in KINKED]))
+        place_kinks(rng, net, layer)
+        first_smooth = layer + 1  # layers above the kink have an ordinary derivative
+    text = f"{seed}: {sizes} {hidden} {output} {loss} N={net.N} kinks={kinks}"
+    if rng.integers(2):
+        return Draw(net, net.w0, net.layout, frozenset(), text + " right")
+    gradient = net.gradient(net.w0)
+    starts = np.cumsum([0] + [int(np.prod(s)) for _, s in net.layout])
+    blocks = list(range(2 * first_smooth, len(net.layout)))
+    for _ in range(20):
+        k = int(rng.choice(blocks))
+        name, shape = net.layout[k]
+        g = gradient[starts[k]:starts[k + 1]].reshape(shape)
+        if not np.abs(g).max() > 1e-9:
+            continue
+        state = rng.bit_generator.state
+        changed, how = mutate(rng, g)
+        if error_matters(g, changed):
+            # The same mutation, from the same random numbers, wherever the gradient is asked for.
+            def change(g, state=state):
+                again = np.random.default_rng(0)
+                again.bit_generator.state = state
+                return mutate(again, g)[0] if np.abs(g).max() > 0 else g
+            net.mistakes = {"blocks": {name: change}}
+            return Draw(net, net.w0, net.layout, frozenset([name]), f"{text} wrong in {name}: {how}")
+    return Draw(net, net.w0, net.layout, frozenset(), text + " right")
+
+
+def place_kinks(rng, net, layer):
+    """Make pre-activations of ``layer`` exactly zero: the whole layer starts at zero, or biases make up for them."""
+    pieces = net.split(net.w0)
+    how = int(rng.integers(3))
+    if how == 0:
+        pieces[2 * layer][...] = 0
+        pieces[2 * layer + 1][...] = 0
+    elif how == 1:
+        pieces[2 * layer + 1][...] = 0
+        if layer == 0:
+            net.X[rng.integers(net.N)] = 0
+        else:
+            pieces[2 * layer][:, rng.integers(pieces[2 * layer].shape[1])] = 0
+    else:
+        unit = int(rng.integers(pieces[2 * layer].shape[1]))
+        pieces[2 * layer][:, unit] = 0
+        pieces[2 * layer + 1][unit] = 0
