@@ -28,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-# Relative difference, in the Euclidean norm, up to which a gradient counts as the same.
+# Relative differences, in the Euclidean norm, up to which a gradient is the same. In single precision, rounding
+# turns the sign of a few of a million relu inputs, and each of them shows.
 AGREEMENT = {"f32": 2e-5, "f64": 1e-10}
+AGREEMENT_RELU = {"f32": 2e-3, "f64": 1e-10}
 KINDS = ("gradient", "step")
 
 
@@ -199,7 +201,8 @@ def compare(case: Any, workers: list[Worker], rounds: int, seconds: float) -> di
         apart = float(np.linalg.norm(gradient - gradient0) / np.linalg.norm(gradient0))
         loss_apart = abs(loss - loss0) / abs(loss0)
         found[worker.name] = {"gradient_apart": apart, "loss_apart": loss_apart}
-        if not (apart <= AGREEMENT[case.dtype] and loss_apart <= AGREEMENT[case.dtype]):
+        allowed = (AGREEMENT_RELU if case.activation == "relu" else AGREEMENT)[case.dtype]
+        if not (apart <= allowed and loss_apart <= AGREEMENT[case.dtype]):
             found[worker.name]["missing"] = f"disagrees: loss by {loss_apart:.0e}, gradient by {apart:.0e}"
             print(f"    {worker.name} {found[worker.name]['missing']}", file=sys.stderr)
             continue
