@@ -209,6 +209,7 @@ class NearbyGradients:
             uphill = self.setting.gradient * scale**2
             if uphill.any():
                 uphill = uphill / np.max(np.abs(uphill / scale))
+                uphill = np.where(uphill == 0, 0.01 * self.tail, uphill)
                 self.add(uphill)
                 self.add(-uphill)
             plus, minus = self.add(up), self.add(-up)
@@ -333,7 +334,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     if not setting.problem.fixed_gradient:
         for delta in (base, base / 30, min(base * 20, 0.05)):
             tried.append(NearbyGradients(setting, delta))
-            if _explained(tried[-1], doubtful, usable, doubtful, 12 if delta == base else 4) is True:
+            if _explained(tried[-1], usable, usable, doubtful, 12 if delta == base else 4) is True:
                 outcome.certified += [b.name for b in doubtful]
                 return outcome
     nearby = tried[0] if tried else NearbyGradients(setting, base)
@@ -341,7 +342,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     candidates = []
     for block in doubtful:
         answer: bool | None = True
-        alone = [_explained(attempt, doubtful, [block], [block], 4) for attempt in tried[:2]]
+        alone = [_explained(attempt, usable, [block], [block], 4) for attempt in tried[:2]]
         if True not in alone:
             answer, share = numerical_hull(setting, [block], [conflicts[block.name]], offsets, nearby.delta)
             if answer is None and False in alone:
@@ -355,7 +356,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
             outcome.reasons[block.name] = f"on a kink, and not among the slopes found around it ({share:.1e} away)"
     settled = [b for b in usable if b in candidates or b not in doubtful]
     if candidates and len(candidates) < len(doubtful) and any(
-            _explained(attempt, candidates, settled, candidates, 6) is True for attempt in tried):
+            _explained(attempt, usable, settled, candidates, 6) is True for attempt in tried):
         outcome.certified += [b.name for b in candidates]
         candidates = []
     others = [b for b in usable if b.name in kinked and b not in candidates]
