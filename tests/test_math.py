@@ -102,9 +102,7 @@ def assert_within(bound, got, high, low, unit, x, name):
     x, got, high = x[finite], got[finite], high[finite]
     error = np.abs((got - high) / unit[finite] - low[finite])
     worst = np.argmax(np.where(np.isnan(error), np.inf, error))
-    assert error[worst] <= bound, (
-        f"{name}({x[worst]!r}) is {got[worst]!r}, {error[worst]:.2f} ULP from the truth"
-    )
+    assert error[worst] <= bound, f"{name}({x[worst]!r}) is {got[worst]!r}, {error[worst]:.2f} ULP from the truth"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -177,9 +175,8 @@ def test_float32_is_within_its_bound_of_float64_at_300_000_points(isa, kernels, 
     x = points(name, np.float32, 80_000)
     want, scale = in_double(name, x)
     want = np.where(np.abs(want) >= 2.0**128 - 2.0**103, np.sign(want) * np.inf, want)
-    assert_within(
-        limit(name) + 0.01, run(kernels, name, x), want, np.zeros_like(want), ulp(scale, dtype), x, name
-    )
+    assert_within(limit(name) + 0.01, run(kernels, name, x), want, np.zeros_like(want), ulp(scale, dtype), x,
+                  name)
 
 
 SPECIAL = {  # value at -inf, at inf
@@ -214,7 +211,7 @@ def test_infinities_give_the_limit(isa, kernels, dtype, name):
     np.testing.assert_array_equal(got, np.array(SPECIAL[name], dtype))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "identity'"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("identity'", "relu'", "leaky_relu'")])
 def test_nan_gives_nan_and_leaves_its_neighbours_alone(isa, kernels, dtype, name):
     x = np.linspace(0.1, 0.9, 40).astype(dtype)
     clean = run(kernels, name, x)

@@ -57,9 +57,8 @@ def test_gradient_is_that_of_plain_numpy_at_every_batch_size(isa, dtype, m):
     agrees(make(dtype), *data(dtype, m=m))
 
 
-@pytest.mark.parametrize(
-    "sizes", [(300, 200, 150), (784, 128, 10), (1, 1), (1, 1, 1, 1, 1, 1, 1), (2, 500, 500, 1)]
-)
+@pytest.mark.parametrize("sizes", [(300, 200, 150), (784, 128, 10), (1, 1), (1, 1, 1, 1, 1, 1, 1), (2, 500,
+                                                                                                    500, 1)])
 def test_gradient_is_that_of_plain_numpy_at_large_and_small_sizes(isa, dtype, sizes):
     net = make(dtype, sizes, output_activation="tanh", loss="squared_error")
     net.parameters[:] *= 0.3
@@ -69,9 +68,8 @@ def test_gradient_is_that_of_plain_numpy_at_large_and_small_sizes(isa, dtype, si
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("clip", [None, 0.25])
-@pytest.mark.parametrize(
-    ("output", "loss"), [(a, loss) for a in reference.OUTPUTS for loss in reference.LOSSES]
-)
+@pytest.mark.parametrize(("output", "loss"), [(a,
+                                               loss) for a in reference.OUTPUTS for loss in reference.LOSSES])
 def test_gradient_is_that_of_plain_numpy_for_every_pair(isa, dtype, output, loss, clip, weighted, reduction):
     net = make(dtype, output_activation=output, loss=loss, clip=clip, reduction=reduction)
     X, Y = data(dtype)
@@ -121,9 +119,9 @@ def test_views_of_a_gradient_share_its_memory(isa, dtype):
     gW, gb = net.views(grad)
     assert [w.shape for w in gW] == [w.shape for w in net.weights]
     assert [b.shape for b in gb] == [b.shape for b in net.biases]
-    np.testing.assert_array_equal(
-        np.concatenate([p.ravel() for pair in zip(gW, gb, strict=True) for p in pair]), grad
-    )
+    np.testing.assert_array_equal(np.concatenate([p.ravel() for pair in zip(gW, gb,
+                                                                            strict=True) for p in pair]),
+                                                                            grad)
     gW[1][...] = 5
     assert np.all(grad[42 : 42 + 42] == 5)
 
@@ -170,9 +168,8 @@ def test_value_and_outputs_are_those_of_value_and_grad_and_numpy(isa, dtype):
     net = make(dtype)
     X, Y = data(dtype)
     assert net.value(X, Y) == pytest.approx(net.value_and_grad(X, Y)[0], rel=TOLERANCE[dtype])
-    inputs, _ = reference.forward(
-        net.parameters.astype(np.float64), net.sizes, ("tanh", "tanh", "softmax"), X
-    )
+    inputs, _ = reference.forward(net.parameters.astype(np.float64), net.sizes, ("tanh", "tanh", "softmax"),
+                                  X)
     for outputs in (net(X), net.predict(X), net.forward(X)):
         np.testing.assert_allclose(outputs, inputs[-1], rtol=0, atol=TOLERANCE[dtype])
 
@@ -212,9 +209,8 @@ def test_integers_booleans_and_half_floats_are_taken_at_their_value(isa, dtype, 
     X, Y = rng.integers(0, 2, size=(9, 5)), np.eye(3)[rng.integers(0, 3, size=9)]
     w = rng.integers(0, 2, size=9) | (np.arange(9) == 0)
     loss, grad = net.value_and_grad(X.astype(dtype), Y.astype(dtype), sample_weight=w.astype(dtype))
-    got, got_grad = net.value_and_grad(
-        *(v.astype(KINDS[kind]) for v in (X, Y)), sample_weight=w.astype(KINDS[kind])
-    )
+    got, got_grad = net.value_and_grad(*(v.astype(KINDS[kind]) for v in (X, Y)),
+                                       sample_weight=w.astype(KINDS[kind]))
     assert got == loss
     np.testing.assert_array_equal(got_grad, grad)
 
@@ -237,9 +233,8 @@ def test_class_labels_are_one_hot_rows(isa, dtype, kind):
     X, _ = data(dtype)
     labels = np.array([0, 1, 2, 2, 1, 0, 0, 1, 2])
     loss, grad = net.value_and_grad(X, np.eye(3)[labels])
-    got, got_grad = net.value_and_grad(
-        X, kind(labels.tolist()) if kind in (list, tuple) else labels.astype(kind)
-    )
+    got, got_grad = net.value_and_grad(X, kind(labels.tolist()) if kind in (list,
+                                                                            tuple) else labels.astype(kind))
     assert got == pytest.approx(loss, rel=TOLERANCE[dtype])
     np.testing.assert_allclose(got_grad, grad, rtol=0, atol=TOLERANCE[dtype] * np.abs(grad).max())
 
@@ -421,7 +416,15 @@ def test_repr_says_how_to_make_it(isa, dtype):
         "0.01",
     ):
         assert word in text
-    assert repr(eval(text, {"MLP": fastbp.MLP, "fastbp": fastbp, "np": np, "float32": np.float32})) == text
+    assert (
+        repr(
+            eval(
+                text,
+                {"MLP": fastbp.MLP, "fastbp": fastbp, "np": np, "float32": np.float32, "float64": np.float64},
+            )
+        )
+        == text
+    )
 
 
 def test_equality_is_identity():

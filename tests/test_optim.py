@@ -32,9 +32,8 @@ def sgd(w, state, g, *, learning_rate=0.01, momentum=0.0, nesterov=False, weight
     return w - learning_rate * (step if momentum else g)
 
 
-def adam(
-    w, state, g, *, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decoupled=False
-):
+def adam(w, state, g, *, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
+         decoupled=False):
     if decoupled:
         w = w - learning_rate * weight_decay * w
     else:
@@ -92,9 +91,8 @@ def test_steps_are_those_of_torch(isa, dtype, name, options):
         w.grad = torch.tensor(g)
         other.step()
     want = w.detach().numpy()
-    np.testing.assert_allclose(
-        net.parameters, want, rtol=0, atol=5 * TOLERANCE[dtype] * max(1, np.abs(want).max())
-    )
+    np.testing.assert_allclose(net.parameters, want, rtol=0, atol=5 * TOLERANCE[dtype] * max(1,
+                                                                                             np.abs(want).max()))
 
 
 @pytest.mark.parametrize(("name", "options"), SETTINGS)
