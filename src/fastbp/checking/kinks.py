@@ -148,9 +148,9 @@ class NearbyGradients:
     def unit(self) -> Vector:
         return self.base_unit + self.blur
 
-    def led_by(self, block: Block, pattern: Vector) -> Vector:
-        """Move ``block`` by ``pattern``, and everything else a hundredth as far, so that no other kink stays put."""
-        offset = 0.01 * self.tail
+    def led_by(self, block: Block, pattern: Vector, rest: float = 0.01) -> Vector:
+        """Move ``block`` by ``pattern``, and everything else much less far, so that no other kink stays put."""
+        offset = rest * self.tail
         offset[block.slice] = pattern[block.slice]
         return offset
 
@@ -186,6 +186,14 @@ class NearbyGradients:
             patterns.append(pattern)
         return patterns
 
+    def lead(self, blocks: list[Block], up: Vector, rest: float) -> None:
+        """Each block in turn leads up, down, and to the sides that its entries agree with."""
+        for block in blocks:
+            plus, minus = self.add(self.led_by(block, up, rest)), self.add(self.led_by(block, -up, rest))
+            if plus is not None and minus is not None:
+                for pattern in self.sides(plus, minus, block.slice):
+                    self.add(pattern)
+
     def rest(self, entries: np.ndarray) -> tuple[Vector, float, Vector]:
         """Weights of the best mean, the largest remaining difference in tolerances, and the difference itself."""
         target, unit = self.setting.gradient[entries], self.unit()[entries]
@@ -201,11 +209,7 @@ class NearbyGradients:
             self.add(start)
             self.add(-start)
             up = np.abs(self.setting.random_direction(everything))
-            for block in blocks:
-                plus, minus = self.add(self.led_by(block, up)), self.add(self.led_by(block, -up))
-                if plus is not None and minus is not None:
-                    for pattern in self.sides(plus, minus, block.slice):
-                        self.add(pattern)
+            self.lead(blocks, up, 0.01)
             uphill = self.setting.gradient * scale**2
             if uphill.any():
                 uphill = uphill / np.max(np.abs(uphill / scale))
@@ -223,6 +227,8 @@ class NearbyGradients:
             if worst <= 1.5:
                 return weights
             before = worst
+            if attempt in (1, 2):
+                self.lead(blocks, np.abs(self.setting.random_direction(everything)), (1e-3, 1e-5)[attempt - 1])
             aim = np.zeros(scale.size)
             aim[entries] = -left * scale[entries]
             top = float(np.abs(aim).max())

@@ -53,51 +53,42 @@ def level_from_differences(values: list[float]) -> float | None:
 
 
 def estimate_noise(problem: Problem, loss: float, scale: Vector, rng: np.random.Generator) -> Noise:
-    """The noise of the loss near w0 from three lines of seven points, each with another spacing.
+    """The noise of the loss near w0 from lines of seven points, two lines for each of three spacings.
 
-    The lines start away from w0, where round numbers (zeros, ones) would hide the rounding.
+    The lines start away from w0, where round numbers (zeros, ones) would hide the rounding.  Noise can be coarse (the
+    logarithm of a rounded 1 - y moves in steps), so the largest level counts; but a level must show on both lines of
+    a spacing, as a kink crossed by one line looks like noise too.
     """
     unit = max(problem.loss_unit, float(np.finfo(np.float64).eps))
     coarse = problem.parameters.coarse or problem.parameters.input_float32 or unit > 1e-10
-    spacings = (1e-6, 1e-5, 1e-4) if coarse else (1e-12, 1e-9, 1e-6)
-    found: list[tuple[float, float]] = []
-    plateau, typical = False, abs(loss)
-    for spacing in spacings:
-        direction = scale * rng.choice([-1.0, 1.0], scale.size) * rng.uniform(0.5, 1.0, scale.size)
-        start = problem.w0 + 40 * spacing * rng.uniform(1.0, 2.0) * direction
-        values = [problem.loss(problem.parameters.quantise(start + i * spacing * direction)) for i in range(POINTS)]
-        if not np.all(np.isfinite(values)):
-            continue
-        if spacing == spacings[0]:
-            typical = max(typical, abs(values[0]))
-        steps = np.abs(np.diff(values))
-        if np.all(steps == 0):
-            continue
-        distinct = steps[steps > 0]
-        if (steps == 0).sum() >= 2:
-            # Plateaus: the loss moves in jumps.  The smallest jump is a quantum of the output, unless it is one
-            # unit in the last place, which is ordinary rounding.
-            quantum = float(distinct.min())
-            if quantum > 8 * np.spacing(abs(values[0])) and np.allclose(distinct / quantum,
-                                                                     np.round(distinct / quantum), atol=1e-2):
-                found.append((0.3 * quantum, spacing))  # the spread of a rounding error
-                plateau = True
-                continue
-        level = level_from_differences(values)
-        if level is not None:
-            found.append((level, spacing))
-    floor = 0.3 * unit * abs(loss)
-    # A spacing that is too wide takes the curvature of the function for noise; that shows as a much larger value
-    # at the widest spacing only, so the smallest spacing with an answer is believed, the others as confirmation.
-    level, spacing = floor, 0.0
-    if found:
-        first = found[0]
-        confirmed = [e for e in found if e[0] <= 30 * first[0]]
-        best = max(confirmed, key=lambda e: e[0])
-        if best[0] > floor:
-            level, spacing = best
+    level, best_spacing, plateau = 0.3 * unit * abs(loss), 0.0, False
+    for spacing in (1e-6, 1e-5, 1e-4) if coarse else (1e-12, 1e-9, 1e-6):
+        both = [_level_on_line(problem, scale, spacing, rng) for _ in range(2)]
+        shown = min(both, key=lambda pair: pair[0])
+        if shown[0] > level:
+            level, best_spacing, plateau = shown[0], spacing, shown[1]
     level = max(level, 4e-324)
     relative = level / abs(loss) if loss else math.inf
     kind = "the loss moves in steps of about" if plateau else "the loss is uncertain by about"
     text = f"{kind} {level:.1e}" + (f" ({relative:.1e} of its value)" if loss else "")
-    return Noise(level, relative, spacing, plateau, text)
+    return Noise(level, relative, best_spacing, plateau, text)
+
+
+def _level_on_line(problem: Problem, scale: Vector, spacing: float, rng: np.random.Generator) -> tuple[float, bool]:
+    """The noise level on one line of points (0 if none shows), and whether it comes from plateaus."""
+    direction = scale * rng.choice([-1.0, 1.0], scale.size) * rng.uniform(0.5, 1.0, scale.size)
+    start = problem.w0 + 40 * spacing * rng.uniform(1.0, 2.0) * direction
+    values = [problem.loss(problem.parameters.quantise(start + i * spacing * direction)) for i in range(POINTS)]
+    if not np.all(np.isfinite(values)):
+        return 0.0, False
+    steps = np.abs(np.diff(values))
+    if np.all(steps == 0):
+        return 0.0, False
+    if (steps == 0).sum() >= 2:
+        # The loss moves in jumps.  Their common measure is a quantum of the output, unless it is a unit in the last
+        # place, which is ordinary rounding.
+        jumps = steps[steps > 0]
+        quantum = float(jumps.min())
+        if quantum > 8 * np.spacing(abs(values[0])) and np.allclose(jumps / quantum, np.round(jumps / quantum), atol=1e-2):
+            return 0.3 * quantum, True  # the spread of a rounding error
+    return level_from_differences(values) or 0.0, False

@@ -258,6 +258,7 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
     if wrong and thorough:
         for h in (1.0, 0.1, 1e-2, 1e-3):
             line.measure(h)
+        wrong = not line.fits_zero(allowed)
     estimate = line.estimate()
     jump = line.kink() / scale
     analytic = float(setting.gradient[flat])
