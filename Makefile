@@ -80,15 +80,12 @@ $(STAMPS)/venv: pyproject.toml tools/requirements.py
 	@$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "fastbp-checkout.pth").write_text(str(pathlib.Path("src").resolve()) + "\n")'
 	@touch $@
 
-$(STAMPS)/build: $(STAMPS)/venv $(SOURCES)
+# With `-variants`, what only tests use is built too: it includes the ordinary build.
+$(STAMPS)/build $(STAMPS)/build-variants: $(STAMPS)/venv $(SOURCES)
 	@echo "building with $(JOBS) jobs"
-	@$(BUILD)
+	@$(if $(findstring variants,$@),FASTBP_VARIANTS=all) $(BUILD)
 	@$(BIN)/python setup.py --quiet egg_info > build/egg_info.log 2>&1 || { cat build/egg_info.log; exit 1; }
-	@touch $@
-
-$(STAMPS)/build-variants: $(STAMPS)/build
-	@FASTBP_VARIANTS=all $(BUILD)
-	@touch $@
+	@touch $(STAMPS)/build $@
 
 $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/venv
 	@echo "installing what '$*' needs"
