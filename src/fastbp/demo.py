@@ -247,7 +247,7 @@ class NumpyNet:
         return loss
 
 
-def _microseconds(calls: Sequence[Callable[[], object]], seconds: float = 0.6) -> list[float]:
+def _microseconds(calls: Sequence[Callable[[], object]], seconds: float = 0.8) -> list[float]:
     """Time calls in turn, each warm, and return the best time of each."""
     best = [float("inf")] * len(calls)
     end = time.perf_counter() + seconds
@@ -255,9 +255,9 @@ def _microseconds(calls: Sequence[Callable[[], object]], seconds: float = 0.6) -
         for i, call in enumerate(calls):
             call()
             start = time.perf_counter()
-            for _ in range(10):
+            for _ in range(3):
                 call()
-            best[i] = min(best[i], (time.perf_counter() - start) / 10)
+            best[i] = min(best[i], (time.perf_counter() - start) / 3)
     return [1e6 * b for b in best]
 
 
