@@ -89,6 +89,7 @@ class Check:
         self.rtol, self.block_rtol, self.exhaustive = rtol, block_rtol, exhaustive
         self.rng = rng
         self.findings: list[Finding] = []
+        self.setting: Setting | None = None
         self.noise = Noise(0.0, 0.0, 0.0, False, "noise not estimated")
 
     def stop(self, verdict: str, reason: str, blocks: list[str] | None = None, advice: str = "") -> Report:
@@ -109,7 +110,7 @@ class Check:
         early = self.sanity()
         if early is not None:
             return early
-        setting = self.prepare()
+        setting = self.setting = self.prepare()
         nonfinite = self.nonfinite_blocks()
         screened = [screen_block(setting, b, RESOLUTION) for b in self.problem.blocks if b.name not in nonfinite]
         if self.ignores_w(screened):
@@ -145,7 +146,7 @@ class Check:
             add(Finding("same buffer", "f returns the same array each time, so an earlier gradient changes under the "
                                        "caller's hands; here every gradient was copied"))
         elsewhere = w0 + 1e-3 * self.plain_scale() * self.rng.uniform(-1, 1, w0.size)
-        problem.loss_and_gradient(problem.parameters.quantise(elsewhere))
+        self.loss_elsewhere, _ = problem.loss_and_gradient(problem.parameters.quantise(elsewhere))
         third, gradient_third = problem.loss_and_gradient(w0)
         losses = [problem.loss0, again, third]
         limit = 1e3 * problem.loss_unit * max(abs(v) for v in losses)
@@ -197,7 +198,9 @@ class Check:
         if loss > 0 and steep > loss:
             with np.errstate(divide="ignore", over="ignore"):
                 shrink = np.minimum(1.0, loss / np.maximum(size * scale, 1e-300))
-        self.noise = estimate_noise(problem, problem.loss0, scale * np.maximum(shrink, 1e-12), self.rng)
+            if loss < 1e-9 * abs(self.loss_elsewhere):  # the loss is zero by accident, and says nothing about scales
+                shrink = np.maximum(shrink, 1e-12)
+        self.noise = estimate_noise(problem, problem.loss0, scale * shrink, self.rng)
         level = max(self.noise.level, self.jitter)
         cap = max(loss, 1e8 * level) if loss > 0 else math.inf
         with np.errstate(divide="ignore", over="ignore"):

@@ -53,18 +53,20 @@ def level_from_differences(values: list[float]) -> float | None:
 
 
 def estimate_noise(problem: Problem, loss: float, scale: Vector, rng: np.random.Generator) -> Noise:
-    """The noise of the loss near w0 from lines of seven points, two lines for each of three spacings.
+    """The noise of the loss near w0 from lines of seven points, two or three for each of three spacings.
 
     The lines start away from w0, where round numbers (zeros, ones) would hide the rounding.  Noise can be coarse (the
-    logarithm of a rounded 1 - y moves in steps), so the largest level counts; but a level must show on both lines of
+    logarithm of a rounded 1 - y moves in steps), so the largest level counts; but a level must show on two lines of
     a spacing, as a kink crossed by one line looks like noise too.
     """
     unit = max(problem.loss_unit, float(np.finfo(np.float64).eps))
     coarse = problem.parameters.coarse or problem.parameters.input_float32 or unit > 1e-10
     level, best_spacing, plateau = 0.3 * unit * abs(loss), 0.0, False
     for spacing in (1e-6, 1e-5, 1e-4) if coarse else (1e-12, 1e-9, 1e-6):
-        both = [_level_on_line(problem, scale, spacing, rng) for _ in range(2)]
-        shown = min(both, key=lambda pair: pair[0])
+        lines = [_level_on_line(problem, scale, spacing, rng) for _ in range(2)]
+        if (lines[0][0] == 0) != (lines[1][0] == 0):
+            lines.append(_level_on_line(problem, scale, spacing, rng))
+        shown = sorted(lines)[-2]
         if shown[0] > level:
             level, best_spacing, plateau = shown[0], spacing, shown[1]
     level = max(level, 4e-324)
