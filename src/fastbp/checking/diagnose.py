@@ -3,7 +3,6 @@ the pattern of the errors."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from .check import DEFAULT_BLOCK_RTOL, DEFAULT_RTOL, Check
 from .mistakes import Mistake, Network, known_mistakes, updated_weights
-from .patterns import Cause, common_factor, explain_arrangement, explain_block, measure
+from .patterns import Cause, Measured, exact, explain_arrangement, explain_block, measure, merge
 from .problem import Layout, Problem, Vector
 from .report import Report
 from .screen import Setting
@@ -118,11 +117,12 @@ def diagnose(
     if report.verdict != "wrong" or check.setting is None:
         return result
     setting = check.setting
+    right: Vector | None = None
     if model is not None:
-        compare_with_mistakes(result, setting, Network.of(model, X, Y, sample_weight))
+        right = compare_with_mistakes(result, setting, Network.of(model, X, Y, sample_weight))
     rows = None if X is None else len(X)
     if not result.causes:
-        find_patterns(result, setting, rows)
+        find_patterns(result, setting, rows, right)
     report.evaluations = problem.evaluations
     return result
 
@@ -175,18 +175,18 @@ def same(a: Vector, b: Vector, setting: Setting) -> tuple[bool, float]:
     return worst <= digits, worst
 
 
-def compare_with_mistakes(result: Diagnosis, setting: Setting, network: Network) -> None:
-    """Name the known mistakes whose gradient equals the user's."""
+def compare_with_mistakes(result: Diagnosis, setting: Setting, network: Network) -> Vector | None:
+    """Name the known mistakes whose gradient equals the user's; returns the right gradient if it is known."""
     net, remark = adapt(network, setting)
     if remark:
         result.remarks.append(remark)
     if net is None:
-        return
+        return None
     w, user = setting.problem.w0, setting.gradient
     right = net.gradient(w)
     if not np.all(np.isfinite(right)):
         result.remarks.append("the network's own gradient is not finite here")
-        return
+        return None
     candidates = list(known_mistakes(net))
     late = updated_weights(net, w, user)
     if late is not None:
@@ -203,14 +203,13 @@ def compare_with_mistakes(result: Diagnosis, setting: Setting, network: Network)
             matches.append((mistake, distance))
     if not matches:
         matches = pairs_of_mistakes(net, w, user, right, vectors, setting)
-    if not matches:
-        matches = block_by_block(net, vectors, right, user, setting)
     failed = tuple(result.failed_blocks)
     for mistake, distance in matches:
         result.causes.append(Cause(mistake.code, failed, mistake.text,
                                    f"the gradient of this mistake equals yours to {distance:.1e}", mistake.remedy))
     found = {m.code for m, _ in matches}
     result.ruled_out = [code for code in tried if code not in found]
+    return right
 
 
 def pairs_of_mistakes(net: Network, w: Vector, user: Vector, right: Vector, vectors: list[tuple[Mistake, Vector]],
@@ -236,62 +235,25 @@ def pairs_of_mistakes(net: Network, w: Vector, user: Vector, right: Vector, vect
     return found
 
 
-def block_by_block(net: Network, vectors: list[tuple[Mistake, Vector]], right: Vector, user: Vector,
-                   setting: Setting) -> list[tuple[Mistake, float]]:
-    """Mistakes in single blocks: a transposed one, Fortran order, rows that are rotated; and stale activations."""
-    found: list[tuple[Mistake, float]] = []
-    blocks = setting.problem.blocks
-    limit = 1e-6 if setting.problem.gradient_unit < 1e-10 else 3000 * setting.problem.gradient_unit
-    wrong = [b for b in blocks if np.abs(user[b.slice] - right[b.slice]).max() > limit * max(
-        1e-300, float(np.abs(right[b.slice]).max()))]
-    for b in wrong:
-        g, r = user[b.slice].reshape(b.shape), right[b.slice].reshape(b.shape)
-        size = max(float(np.abs(r).max()), 1e-300)
-        options: list[tuple[str, str, Any]] = []
-        if len(b.shape) == 2:
-            options.append(("Fortran order", f"{b.name} is flattened column by column instead of row by row; or it is "
-                            "transposed.", g.ravel().reshape(b.shape, order="F")))
-            if b.shape[0] == b.shape[1]:
-                options.insert(0, ("transposed", f"{b.name} is transposed: delta.T @ a for a.T @ delta.", g.T))
-        for code, text, repaired in options:
-            distance = float(np.abs(repaired - r).max()) / size
-            if distance <= limit:
-                found.append((Mistake(code, text, f"grad {b.name} = a.T @ delta"), distance))
-                break
-    if len(found) == len(wrong):
-        return found
-    names = [b.name for b in wrong]
-    if len(wrong) == 1 and names[0].startswith("W"):
-        b = wrong[0]
-        position = blocks.index(b)
-        bias_right = position + 1 < len(blocks) and blocks[position + 1] not in wrong
-        if bias_right:
-            found.append((Mistake(
-                "wrong activations", f"Only {b.name} is wrong; its bias, which needs delta alone, is right, and so is "
-                "everything below. So delta is right and the activations it is multiplied with are not: stale ones "
-                "from another batch or from before an update, or another layer's.",
-                f"grad {b.name} = a.T @ delta with a from this forward pass"), math.nan))
-    return found if len(found) >= len(wrong) else []
-
-
-def find_patterns(result: Diagnosis, setting: Setting, rows: int | None) -> None:
-    """Explain the wrong blocks from the loss alone."""
+def find_patterns(result: Diagnosis, setting: Setting, rows: int | None, right: Vector | None) -> None:
+    """Explain the wrong blocks one by one, from the loss alone or from the right gradient where it is known."""
     blocks = [b for b in setting.problem.blocks if b.name in result.failed_blocks]
-    measured = {b.name: measure(setting, b) for b in blocks}
+    measured: dict[str, Measured] = {b.name: measure(setting, b) if right is None else exact(setting, b, right)
+                                     for b in blocks}
     single: list[Cause] = []
     for block in blocks:
         single += list(explain_block(setting, measured[block.name], rows))
     arrangement = list(explain_arrangement(setting, setting.problem.blocks, measured, result.failed_blocks))
-    factor = common_factor(single)
-    if len(single) == len(blocks) > 1 and not math.isnan(factor):
-        first = single[0]
-        result.causes.append(Cause(first.code, tuple(result.failed_blocks), first.text + " It is the same in all wrong "
-                                   "blocks.", f"factor {factor:.8g} in {', '.join(result.failed_blocks)}"))
-        result.causes += [c for c in arrangement if c.code != "order"]
-    else:
-        result.causes += [c for c in arrangement if c.code == "order"] + single
-        result.causes += [c for c in arrangement if c.code != "order"]
+    result.causes += [c for c in arrangement if c.code == "order"] + merge(single)
+    result.causes += [c for c in arrangement if c.code != "order"]
+    if not result.causes and len(blocks) == 1 and len(blocks[0].shape) == 2:
+        name = blocks[0].name
+        result.causes.append(Cause(
+            "wrong activations", (name,), f"Only {name} is wrong; the bias beside it, which needs delta alone, and all "
+            "other blocks are right. So delta is right and the activations it is multiplied with are not: stale ones "
+            "(from another batch, from before an update), or another layer's.", "all other blocks agree",
+            f"grad {name} = a.T @ delta with a from this forward pass"))
     found = {c.code for c in result.causes}
     known = ("zero block", "factor", "sign", "transposed", "fortran", "permuted", "weight decay", "constant", "entries",
              "order", "from here down")
-    result.ruled_out = [code for code in known if code not in found]
+    result.ruled_out += [code for code in known if code not in found]

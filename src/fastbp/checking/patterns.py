@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Cause:
     text: str
     evidence: str
     remedy: str = ""
+    value: float = math.nan  # the factor or rate, where there is one
 
     def __str__(self) -> str:
         where = f"[{', '.join(self.blocks)}] " if self.blocks else ""
@@ -91,11 +92,15 @@ def explain_block(setting: Setting, m: Measured, rows: int | None) -> Iterator[C
         return
     gg = float(m.g @ m.g)
     c = float(m.g @ m.n) / gg if gg else 0.0
+    if m.fits(m.g):
+        yield Cause("entries", (name,), "Only a few entries are wrong: an index, a special case or a write to the wrong "
+                    "place rather than a formula.", f"all of {m.g.size} entries chosen at random agree")
+        return
     if c and m.fits(c * m.g):
         factor = 1 / c
         code = "sign" if abs(factor + 1) < 1e-5 else "factor"
         yield Cause(code, (name,), f"Every entry is off by the same factor: {number_in_words(factor, rows)}.",
-                    f"analytic = {factor:.8g} x numerical in all {m.g.size} entries compared")
+                    f"analytic = {factor:.8g} x numerical in all {m.g.size} entries compared", value=factor)
         return
     if len(shape) == 2:
         grid = whole.reshape(shape)
@@ -103,10 +108,9 @@ def explain_block(setting: Setting, m: Measured, rows: int | None) -> Iterator[C
         if shape[0] == shape[1] and m.fits(grid.T[index[0], index[1]]):
             yield Cause("transposed", (name,), "The block is transposed.", "its transpose agrees with the numerical "
                         "derivative", "grad W = a.T @ delta, not delta.T @ a")
-        if shape[0] != shape[1] or True:
-            other = whole.reshape(shape, order="F")
-            if min(shape) > 1 and shape[0] != shape[1] and m.fits(other[index[0], index[1]]):
-                yield Cause("fortran", (name,), "The block is flattened column by column (Fortran, MATLAB) instead of row "
+        other = whole.reshape(shape, order="F")
+        if min(shape) > 1 and shape[0] != shape[1] and m.fits(other[index[0], index[1]]):
+            yield Cause("fortran", (name,), "The block is flattened column by column (Fortran, MATLAB) instead of row "
                             "by row; or it is a transposed matrix.", "read in Fortran order it agrees with the numerical "
                             "derivative")
     ww = float(m.w @ m.w)
@@ -220,8 +224,26 @@ def arrangements(blocks: list[Block]) -> Iterator[tuple[str, list[Block]]]:
         yield "weights before biases", blocks[0::2] + blocks[1::2]
 
 
-def common_factor(causes: list[Cause]) -> float:
-    """The common factor of the causes found, or nan."""
-    found = [c.evidence.split(" x ")[0].split("= ")[-1] for c in causes if c.code in ("factor", "sign")]
-    values = [float(v) for v in found]
-    return values[0] if values and all(math.isclose(v, values[0], rel_tol=1e-5) for v in values) else math.nan
+def merge(causes: list[Cause]) -> list[Cause]:
+    """Explanations of the same kind, with the same factor, in several blocks become one."""
+    merged: list[Cause] = []
+    for cause in causes:
+        for k, earlier in enumerate(merged):
+            both_plain = math.isnan(cause.value) and math.isnan(earlier.value)
+            if cause.code == earlier.code and (both_plain or math.isclose(cause.value, earlier.value, rel_tol=1e-2)):
+                text = earlier.text if both_plain or len(earlier.blocks) > 1 else earlier.text + " The same in all of them."
+                merged[k] = replace(earlier, blocks=earlier.blocks + cause.blocks, text=text,
+                                    evidence=f"{earlier.evidence}; {cause.blocks[0]}: {cause.evidence}"
+                                    if len(earlier.blocks) < 3 else earlier.evidence)
+                break
+        else:
+            merged.append(cause)
+    return merged
+
+
+def exact(setting: Setting, block: Block, right: Vector) -> Measured:
+    """A block whose right gradient is known."""
+    part = block.slice
+    bars = np.full(block.size, 20 * setting.problem.gradient_unit * float(np.abs(right[part]).max()))
+    return Measured(block, setting.gradient[part], right[part], setting.problem.w0[part], bars,
+                    np.arange(block.size), True)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from .differences import Estimate, Line
+from .differences import Estimate, Line, extrapolate
 from .problem import Block, Problem, Vector
 
 DIRECTIONS = 3
@@ -263,10 +262,8 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
     jump = line.kink() / scale
     analytic = float(setting.gradient[flat])
     ladder = line.ladder()
-    smallest = min((s for s in ladder if s.noise < 1e-3 * max(abs(s.gap), abs(s.conflict))),
-                   key=lambda s: s.h, default=ladder[0] if ladder else None)
-    ahead = analytic + (smallest.ahead / scale if smallest else math.nan)
-    behind = analytic + (smallest.behind / scale if smallest else math.nan)
+    ahead, behind = (analytic + extrapolate([(s.h, side(s), 2 * s.noise) for s in ladder], power=1).value / scale
+                     for side in (lambda s: s.ahead, lambda s: s.behind))
     decided = wrong or DECISIVE * estimate.bar <= 100 * allowed
     return Entry(flat, block.name, block.index(flat), analytic, analytic + estimate.value / scale,
                  estimate.bar / scale, wrong, decided, jump, ahead, behind,
@@ -332,6 +329,3 @@ def locate_kinks(setting: Setting, line: Line, part: slice, most: int = 4) -> li
             if probe.kink():
                 stack.append((piece.start, piece.stop))
     return entries
-
-
-Progress = Callable[[str], None]
