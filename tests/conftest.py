@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 
-import fastbp
 from fastbp import _dispatch
 
 ISAS = tuple(_dispatch.available())
@@ -29,14 +28,6 @@ def dtype(request):
 def kernels(isa, dtype):
     """The compiled module of this variant and dtype."""
     return _dispatch.load(isa, dtype)
-
-
-@pytest.fixture
-def one_thread():
-    before = fastbp.get_num_threads()
-    fastbp.set_num_threads(1)
-    yield
-    fastbp.set_num_threads(before)
 
 
 def aligned(a, offset):

@@ -295,7 +295,7 @@ def test_views_and_objective_want_a_vector_of_all_parameters(vector):
     np.testing.assert_array_equal(net.parameters, before)
 
 
-@pytest.mark.parametrize("n", [0, -1, 1.5, "two", None, NAN, 10**12])
+@pytest.mark.parametrize("n", [0, -1, 1.5, "two", NAN, True, [2]])
 def test_a_number_of_threads_is_a_positive_integer(n):
     before = fastbp.get_num_threads()
     with pytest.raises(ERRORS, match=r"\bn\b|threads"):

@@ -48,33 +48,45 @@ def guarded(shape, dtype, offset=0):
 
 
 @pytest.mark.parametrize("n", range(1, 71))
-def test_matmul_is_right_at_every_width_and_writes_nothing_else(kernels, dtype, n):
+def test_product_is_right_at_every_width_and_writes_nothing_else(kernels, dtype, n):
     rng = np.random.default_rng(n)
     for m, k in ((1, n), (5, 3), (n, 7), (13, n)):
         A, B = numbers(rng, (m, k), dtype), numbers(rng, (k, n), dtype)
         out, intact = guarded((m, n), dtype, offset=A.itemsize * (n % 5))
-        kernels.matmul(A, B, out)
+        kernels.multiply(A, B, out)
         want = A.astype(np.float64) @ B.astype(np.float64)
         assert np.all(np.abs(out - want) <= bound(A, B, dtype))
         assert intact()
 
 
+@pytest.mark.parametrize("n", range(1, 71))
+def test_product_with_a_transpose_is_right_at_every_width_and_writes_nothing_else(kernels, dtype, n):
+    """A^T B, as in dW = X^T dZ."""
+    rng = np.random.default_rng(n)
+    for m, k in ((1, n), (5, 3), (n, 7), (13, n)):
+        A, B = numbers(rng, (k, m), dtype), numbers(rng, (k, n), dtype)
+        out, intact = guarded((m, n), dtype, offset=A.itemsize * (n % 5))
+        kernels.multiply(A, B, out, True)
+        assert np.all(np.abs(out - A.T.astype(np.float64) @ B.astype(np.float64)) <= bound(A.T, B, dtype))
+        assert intact()
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_matmul_is_right_at_odd_and_large_sizes(kernels, dtype, shape):
+def test_product_is_right_at_odd_and_large_sizes(kernels, dtype, shape):
     m, k, n = shape
     rng = np.random.default_rng(sum(shape))
     A, B = numbers(rng, (m, k), dtype), numbers(rng, (k, n), dtype)
     out, intact = guarded((m, n), dtype)
-    kernels.matmul(A, B, out)
+    kernels.multiply(A, B, out)
     assert np.all(np.abs(out - A.astype(np.float64) @ B.astype(np.float64)) <= bound(A, B, dtype))
     assert intact()
 
 
-def test_matmul_keeps_nan_and_inf_in_their_rows(kernels, dtype):
+def test_product_keeps_nan_and_inf_in_their_rows(kernels, dtype):
     A, B = np.ones((9, 5), dtype), np.ones((5, 23), dtype)
     A[4, 2], A[6, 0] = np.nan, np.inf
     out = np.empty((9, 23), dtype)
-    kernels.matmul(A, B, out)
+    kernels.multiply(A, B, out)
     assert np.isnan(out[4]).all()
     assert np.all(out[6] == np.inf)
     assert np.all(out[[0, 1, 2, 3, 5, 7, 8]] == 5)
@@ -173,6 +185,14 @@ def test_a_layer_passes_nan_on(isa, dtype, activation):
     assert np.isfinite(np.delete(a, 2, axis=0)).all()
 
 
+@pytest.mark.parametrize("n_out", [1, 2, 9, 40])
+def test_a_layer_may_end_in_a_softmax_over_each_row(isa, dtype, n_out):
+    X, W, b = layer(np.random.default_rng(7), 8, 5, n_out, dtype)
+    a, z = fastbp.dense_forward(X, 100 * W, b, "softmax")
+    close(a, reference.softmax(z.astype(np.float64)), dtype, 1.0)
+    np.testing.assert_allclose(a.sum(axis=1), 1, rtol=50 * EPS[dtype])
+
+
 BAD_LAYERS = [
     ("X", {"X": np.ones(3)}),
     ("X", {"X": np.ones((2, 4))}),
@@ -186,7 +206,6 @@ BAD_LAYERS = [
     ("b", {"b": np.ones((2, 2))}),
     ("b", {"b": None}),
     ("activation", {"activation": "rleu"}),
-    ("activation", {"activation": "softmax"}),
     ("activation", {"activation": None}),
     ("out", {"out": np.ones((2, 2))}),
     ("out", {"out": (np.ones((2, 2)), np.ones((2, 3)))}),
@@ -214,6 +233,7 @@ BAD_BACKWARD = [
     ("z", {"z": np.ones(2)}),
     ("z", {"z": 1j * np.ones((2, 2))}),
     ("activation", {"activation": "nope"}),
+    ("activation", {"activation": "softmax"}),
     ("out", {"out": (np.ones((2, 3)), np.ones((3, 2)))}),
     ("out", {"out": (np.ones((2, 3)), np.ones((3, 2)), np.ones(3))}),
 ]

@@ -57,6 +57,7 @@ def test_gradient_is_that_of_plain_numpy(case):
     loss, grad = net.value_and_grad(X, Y, sample_weight=weight)
     if near_a_kink(net, X.astype(np.float64)):
         return
+    # Where y is close to t, gradients of 1e-3 are made of terms of about 1: hence the 0.1.
     want, want_grad = reference.value_and_grad(
         net.parameters, net.sizes, (*net.activation, net.output_activation), net.loss, X.astype(np.float64),
         Y,
@@ -64,8 +65,8 @@ def test_gradient_is_that_of_plain_numpy(case):
     )  # fmt: skip
     tolerance = TOLERANCE[net.dtype.type]
     scale = np.abs(want_grad).max()
-    np.testing.assert_allclose(grad, want_grad, rtol=0, atol=tolerance * max(scale, 1e-3))
-    assert abs(loss - want) <= tolerance * max(abs(want), scale, 1e-3)
+    np.testing.assert_allclose(grad, want_grad, rtol=0, atol=tolerance * max(scale, 0.1))
+    assert abs(loss - want) <= tolerance * max(abs(want), scale, 0.1)
 
 
 @common
@@ -73,15 +74,14 @@ def test_gradient_is_that_of_plain_numpy(case):
 def test_bits_depend_neither_on_layout_nor_on_threads_nor_on_the_call(case, layout, threads):
     net, X, Y, weight = case
     loss, grad = net.value_and_grad(X, Y, sample_weight=weight)
-    before = fastbp.get_num_threads()
     try:
-        fastbp.set_num_threads(threads)
+        _dispatch.limit_threads(threads, threads)  # even where there are fewer cores
         awkward = LAYOUTS[layout]
         out = np.empty_like(grad)
         again, _ = net.value_and_grad(awkward(X), awkward(np.asarray(Y)), out=out,
                                       sample_weight=None if weight is None else awkward(weight))  # fmt: skip
     finally:
-        fastbp.set_num_threads(before)
+        fastbp.set_num_threads(None)
     assert loss == again
     np.testing.assert_array_equal(out, grad)
 
@@ -101,8 +101,8 @@ def test_value_is_a_weighted_mean_or_sum_over_rows(case, random):
     want = sum(s * r[0] for s, r in zip(shares, results, strict=True))
     want_grad = sum(s * r[1].astype(np.float64) for s, r in zip(shares, results, strict=True))
     size = sum(s * np.abs(r[1]).max() for s, r in zip(shares, results, strict=True))
-    assert abs(loss - want) <= tolerance * max(abs(want), size, 1e-3)
-    np.testing.assert_allclose(grad, want_grad, rtol=0, atol=tolerance * max(size, 1e-3))
+    assert abs(loss - want) <= tolerance * max(abs(want), size, 0.1)
+    np.testing.assert_allclose(grad, want_grad, rtol=0, atol=tolerance * max(size, 0.1))
 
 
 @common
@@ -129,5 +129,5 @@ def test_predict_forward_and_backward_agree_with_value_and_grad(case):
     dX, grad = net.backward((y - Y) / y.dtype.type(scale))
     want = net.value_and_grad(X, Y)[1]
     assert dX.shape == X.shape
-    atol = TOLERANCE[net.dtype.type] * max(np.abs(want).max(), 1e-3)
+    atol = TOLERANCE[net.dtype.type] * max(np.abs(want).max(), 0.1)
     np.testing.assert_allclose(grad, want, rtol=0, atol=atol)
