@@ -2,7 +2,7 @@
 
 Environment
 -----------
-FASTBP_VARIANTS    names out of the table below, with commas: build only these; "all": also what only tests use, which is
+FASTBP_VARIANTS    names out of the table below, with commas: build only these; "all": also what only tests use:
                    64-byte vectors for machines without AVX-512 ("wide") and one lane ("scalar")
 FASTBP_OPENMP=0    build without threads (a compiler without OpenMP otherwise stops the build)
 FASTBP_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer, with debug information
@@ -27,7 +27,8 @@ VARIANTS = {"baseline": (0 if MSVC else 16, [])}
 if X86 and not MSVC:  # MSVC has no vector types
     AVX2 = ["-mavx2", "-mfma", "-mbmi2"]
     VARIANTS["avx2"] = (32, AVX2)
-    VARIANTS["avx512"] = (64, [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"])
+    AVX512 = [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
+    VARIANTS["avx512"] = (64, AVX512)
     VARIANTS["wide"] = (64, AVX2)
 VARIANTS["scalar"] = (0, [])
 wanted = os.environ.get("FASTBP_VARIANTS", "") or ",".join(v for v in VARIANTS if v not in ("wide", "scalar"))
@@ -39,8 +40,10 @@ if wanted != "all":
 DTYPES = {"f32": [("FASTBP_F32", "1")], "f64": []}
 
 # Contraction to multiply-add is wanted, reordering is not: no -ffast-math.  A tile's loops must be unrolled whole.
-FLAGS = ["/O2"] if MSVC else ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
-                              "-fvisibility=hidden", "-Wno-psabi", "-Wno-attributes", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]  # fmt: skip
+FLAGS = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+FLAGS += ["-Wno-psabi", "-Wno-attributes", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
+if MSVC:
+    FLAGS = ["/O2"]
 GCC_FLAGS = ["--param=max-completely-peeled-insns=4000", "--param=max-completely-peel-times=64"]
 LINK_FLAGS = [] if MSVC or sys.platform == "darwin" or os.environ.get("FASTBP_SYMBOLS") == "1" else ["-Wl,--strip-all"]
 if os.environ.get("FASTBP_SANITIZE", "0") == "1":

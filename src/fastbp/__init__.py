@@ -1,5 +1,6 @@
-"""Loss and exact gradient of dense neural networks on the CPU, and a checker that says what is wrong with a gradient."""
+"""Loss and exact gradient of dense networks on the CPU, and a checker that says what is wrong with a gradient."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._config import get_config, get_num_threads, set_num_threads, show_config
@@ -35,13 +36,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """What a program that only computes does not need, imported when first asked for."""
     if name in ("gradcheck", "diagnose"):
-        from . import checking
-
-        return getattr(checking, name)
+        return getattr(import_module(".checking", __name__), name)
     if name == "testing":
-        from . import testing
-
-        return testing
+        return import_module(".testing", __name__)
     if name == "__version__":
         return get_config()["version"]
     raise AttributeError(f"module 'fastbp' has no attribute {name!r}")

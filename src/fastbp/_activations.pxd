@@ -91,45 +91,49 @@ cdef inline inlined_void elu(vreal z, vreal *a, vreal *d) noexcept nogil:
 # sigmoid, tanh, softplus and silu: u = exp(-|z|) (tanh: exp(-2|z|)) = scale(1 + s, w).
 
 cdef inline inlined_void logistic(vreal x, vreal *s, vreal *w, vreal *u, vreal *bottom) noexcept nogil:
-    """u = exp(x) = scale(1 + s, w), x <= 0; bottom = 1 + u, and s takes what that sum lost, for use in s/bottom"""
+    """u = exp(x) = scale(1 + s, w), x <= 0, and bottom = 1 + u"""
     exp_parts(vmax(vset(-EXP_LIMIT), x), vset(0), s, w)
     u[0] = scale(vset(1) + s[0], w[0])
     bottom[0] = vset(1) + u[0]
 
 
+cdef inline inlined_vreal over_square(vreal s, vreal u, vreal bottom, vreal inverse) noexcept nogil:
+    """(1 + s) / (1 + u)^2, given inverse = 1 / bottom: s also takes, twice, what rounding lost from bottom"""
+    cdef vreal lost = u - (bottom - vset(1))
+    return (inverse + (s - (lost + lost) * inverse) * inverse) * inverse
+
+
 cdef inline inlined_void sigmoid(vreal z, vreal *a, vreal *d) noexcept nogil:
-    """1 / (1 + exp(-z)); sigma(z) sigma(-z)"""
-    cdef vreal s, w, u, bottom, large, small
+    """1 / (1 + exp(-z)); sigma(z) sigma(-z) = u / (1 + u)^2"""
+    cdef vreal s, w, u, bottom, inverse
     logistic(-vabs(z), &s, &w, &u, &bottom)
-    large = vset(1) / bottom                # sigma(|z|)
-    small = large + s * large               # sigma(-|z|), to be scaled
-    a[0] = vselect(vless(z, vset(0)), scale(small, w), large)
-    d[0] = scale(small * large, w)
+    inverse = vset(1) / bottom
+    a[0] = vselect(vless(z, vset(0)), scale(inverse + s * inverse, w), inverse)
+    d[0] = scale(over_square(s, u, bottom, inverse), w)
 
 
 cdef inline inlined_void tanh(vreal z, vreal *a, vreal *d) noexcept nogil:
     """tanh(z); 4 u / (1 + u)^2, u = exp(-2|z|)"""
-    cdef vreal s, w, u, bottom, power, t, inverse
+    cdef vreal s, w, u, bottom, power, inverse
     logistic(vset(-2) * vabs(z), &s, &w, &u, &bottom)
     power = scale(vset(1), w)
-    t = power * s + (power - vset(1))
     inverse = vset(1) / bottom
-    a[0] = vcopysign(t * inverse, z)
-    inverse = inverse + inverse
-    d[0] = scale((inverse + s * inverse) * inverse, w)
+    a[0] = vcopysign((power * s + (power - vset(1))) * inverse, z)
+    d[0] = scale(over_square(s, u, bottom, inverse), vset(4) * w)
 
 
 cdef inline inlined_void silu(vreal z, vreal *a, vreal *d) noexcept nogil:
-    """z sigma(z); (u (1 + u + z) or 1 + u + z u) / (1 + u)^2, whichever has u <= 1"""
-    cdef vreal s, w, u, bottom, large, own, own_w, bounded
+    """z sigma(z); (u (1 + u + z) or 1 + u + z u) / (1 + u)^2, for negative or other z"""
+    cdef vreal s, w, u, bottom, inverse, own_w, bounded
     cdef vint negative = vless(z, vset(0))
     logistic(-vabs(z), &s, &w, &u, &bottom)
-    large = vset(1) / bottom
-    own = vselect(negative, large + s * large, large)       # sigma(z), to be scaled by own_w
-    own_w = vselect(negative, w, vset(<real>1 / SCALE_DOWN))
+    inverse = vset(1) / bottom
+    s = vkeep(negative, s)
+    own_w = vselect(negative, w, vset(1 / SCALE_DOWN))
     bounded = vcopysign(vmin(vset(EXP_LIMIT), vabs(z)), z)  # keeps inf * 0 out
-    a[0] = scale(vmax(vset(-EXP_LIMIT), z) * own, own_w)
-    d[0] = scale((own * large) * (bottom + bounded * vselect(negative, vset(1), u)), own_w)
+    a[0] = scale(vmax(vset(-EXP_LIMIT), z) * (inverse + s * inverse), own_w)
+    bounded = bottom + bounded * vselect(negative, vset(1), u)
+    d[0] = scale(over_square(s, u, bottom, inverse) * bounded, own_w)
 
 
 cdef inline inlined_void softplus(vreal z, vreal *a, vreal *d) noexcept nogil:
@@ -148,21 +152,24 @@ cdef inline inlined_void softplus(vreal z, vreal *a, vreal *d) noexcept nogil:
 cdef inline inlined_void gelu(vreal z, vreal *a, vreal *d) noexcept nogil:
     """z Phi(z); Phi(z) + z phi(z)
 
-    With t = |z|: Phi(-t) = exp(-t^2/2) M(t), where M is smooth (a ratio of polynomials), and t^2 is the exact square
-    of t's upper half plus the rest, for its rounding error would grow with t^2.
+    With t = |z|: Phi(-t) = phi(t) M(t), and M = 1 / (t + P/Q), where P/Q falls off like 1/t, and with it the rounding
+    errors of P and Q; t M is formed as one quotient, for likewise those of t Q matter less and less.  t^2 is the exact
+    square of t's upper half plus the rest, for its rounding error would grow with t^2.
     """
-    cdef vreal s, w, ratio, tail, change
+    cdef vreal s, w, density, q, tq, bottom, tail, change
     cdef vint negative = vless(z, vset(0))
     cdef vreal t = vmin(vset(NORMAL_LIMIT), vabs(z))
     cdef vreal upper = vbits_to_real(vreal_to_bits(t) & vseti(UPPER_HALF))
     exp_parts(vset(<real>-0.5) * (upper * upper), vset(<real>-0.5) * ((t - upper) * (t + upper)), &s, &w)
-    # times w^2: Phi(-t), and the derivative at -t; at t they are one minus these
-    ratio = halves(MILLS_P, MILLS_P_TERMS, t) / halves(MILLS_Q, MILLS_Q_TERMS, t)
-    tail = ratio + s * ratio
-    ratio = ratio - t * vset(NORMAL_PEAK)
-    change = ratio + s * ratio
-    a[0] = vselect(negative, scale(-t * tail, w), z * (vset(1) - scale(tail, w)))
-    d[0] = vselect(negative, scale(change, w), vset(1) - scale(change, w))
+    density = vset(NORMAL_PEAK) + vset(NORMAL_PEAK) * s     # times what w stands for: phi(t)
+    q = polynomial(MILLS_Q, MILLS_Q_TERMS, t)
+    tq = t * q
+    bottom = tq + polynomial(MILLS_P, MILLS_P_TERMS, t)
+    # Phi(-t), times -t for z < 0, and the derivative at -t; at t they are one minus these
+    tail = scale((density * vselect(negative, -tq, q)) / bottom, w)
+    change = scale(density * (q / bottom - t), w)
+    a[0] = vselect(negative, tail, z * (vset(1) - tail))
+    d[0] = vselect(negative, change, vset(1) - change)
 
 
 # --- output layers ----------------------------------------------------------------------------------------------------
@@ -170,7 +177,8 @@ cdef inline inlined_void gelu(vreal z, vreal *a, vreal *d) noexcept nogil:
 cdef struct Head:
     vreal y
     vreal below_one                 # 1 - y
-    vreal above_minus_one           # 1 + y
+    vreal anchor                    # y = anchor + beyond, where y is near to a number that a target may be
+    vreal beyond
     vreal slope                     # act'(z)
     vreal log_y                     # the logarithms and quotients hold where their arguments are above the clip
     vreal log_below_one
@@ -192,14 +200,21 @@ cdef inline inlined_void head_logs(Head *h) noexcept nogil:
 cdef inline inlined_void default_head(Head *h) noexcept nogil:
     """h from y and slope, for a y that is exact near 1 or only tends to it (else see head_near_one)"""
     h.below_one = vset(1) - h.y
-    h.above_minus_one = vset(1) + h.y
+    h.anchor = vset(0)
+    h.beyond = h.y
     head_logs(h)
 
 
-cdef inline inlined_void head_near_one(Head *h, vreal distance, vreal slope_there) noexcept nogil:
-    """h from y and slope, for a y that crosses 1: within 1/4 of that z, 1 - y = distance * slope_there"""
+cdef inline inlined_void head_near_one(
+    activation_function f, vreal z, Head *h, vreal distance, vreal slope_there
+) noexcept nogil:
+    """h from y and slope, for an f with f(z) = z + f(-z) that crosses 1: within 1/4 of that z, 1 - y is
+    distance * slope_there"""
+    cdef vreal mirrored, unused
     h.below_one = vselect(vless(vabs(distance), vset(<real>0.25)), distance * slope_there, vset(1) - h.y)
-    h.above_minus_one = vset(1) + h.y
+    f(-vabs(z), &mirrored, &unused)
+    h.anchor = vkeep(vless(vset(1), z), z)
+    h.beyond = vselect(vless(vset(1), z), mirrored, h.y)
     head_logs(h)
 
 
@@ -224,7 +239,8 @@ cdef inline inlined_void sigmoid_head(vreal z, Head *h) noexcept nogil:
     sigmoid(z, &h.y, &h.slope)
     sigmoid(-z, &h.below_one, &unused)
     softplus(-vabs(z), &log_large, &unused)
-    h.above_minus_one = vset(1) + h.y
+    h.anchor = vkeep(vless(vset(0), z), vset(1))
+    h.beyond = vselect(vless(vset(0), z), -h.below_one, h.y)
     h.log_y = vmin(vset(0), z) - log_large
     h.log_below_one = vmin(vset(0), -z) - log_large
     h.slope_over_y = h.below_one
@@ -241,31 +257,34 @@ cdef inline inlined_void tanh_head(vreal z, Head *h) noexcept nogil:
     sigmoid(vset(2) * vabs(z), &far, &h.log_y)
     far = far + far
     h.below_one = vselect(negative, far, near)
-    h.above_minus_one = vselect(negative, near, far)
+    h.anchor = vkeep(vless(near, vset(<real>0.5)), vcopysign(vset(1), z))
+    h.beyond = vselect(vless(near, vset(<real>0.5)), vcopysign(near, -z), h.y)
     head_logs(h)
-    h.slope_over_below_one = h.above_minus_one
+    h.slope_over_below_one = vselect(negative, near, far)
 
 
 cdef inline inlined_void elu_head(vreal z, Head *h) noexcept nogil:
-    """1 + y = exp(z) for z <= 0"""
+    """y = -1 + exp(z) for z <= 0"""
+    cdef vint low = vless(z, vset(-1))
     elu(z, &h.y, &h.slope)
     default_head(h)
-    h.above_minus_one = vselect(vless(vset(0), z), h.above_minus_one, h.slope)
+    h.anchor = vkeep(low, vset(-1))
+    h.beyond = vselect(low, h.slope, h.y)
 
 
 cdef inline inlined_void softplus_head(vreal z, Head *h) noexcept nogil:
     cdef vreal distance = (z - vset(SOFTPLUS_ONE_HIGH)) - vset(SOFTPLUS_ONE_LOW)
     softplus(z, &h.y, &h.slope)
-    head_near_one(h, distance, polynomial(SOFTPLUS_ONE_T, SOFTPLUS_ONE_T_TERMS, distance))
+    head_near_one(softplus, z, h, distance, polynomial(SOFTPLUS_ONE_T, SOFTPLUS_ONE_T_TERMS, distance))
 
 
 cdef inline inlined_void gelu_head(vreal z, Head *h) noexcept nogil:
     cdef vreal distance = (z - vset(GELU_ONE_HIGH)) - vset(GELU_ONE_LOW)
     gelu(z, &h.y, &h.slope)
-    head_near_one(h, distance, polynomial(GELU_ONE_T, GELU_ONE_T_TERMS, distance))
+    head_near_one(gelu, z, h, distance, polynomial(GELU_ONE_T, GELU_ONE_T_TERMS, distance))
 
 
 cdef inline inlined_void silu_head(vreal z, Head *h) noexcept nogil:
     cdef vreal distance = (z - vset(SILU_ONE_HIGH)) - vset(SILU_ONE_LOW)
     silu(z, &h.y, &h.slope)
-    head_near_one(h, distance, polynomial(SILU_ONE_T, SILU_ONE_T_TERMS, distance))
+    head_near_one(silu, z, h, distance, polynomial(SILU_ONE_T, SILU_ONE_T_TERMS, distance))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ def dtype(name: str, value: Any) -> np.dtype[Any]:
         raise TypeError(f"{name} must be float32 or float64, got {describe(value)}") from None
     if value is None or result.newbyteorder("=") not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"{name} must be float32 or float64, got {describe(value)}")
-    return result.newbyteorder("=")
+    native: np.dtype[Any] = result.newbyteorder("=")
+    return native
 
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
@@ -72,14 +74,19 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
         raise ValueError(f"{name} must be {valid}, got {describe(value)}")
     if max(result) > MAX_WIDTH:
         raise ValueError(f"{name} must be at most {MAX_WIDTH} each, got {max(result)}")
-    total = sum((a + 1) * b for a, b in zip(result, result[1:], strict=False))
+    total = sum((a + 1) * b for a, b in pairwise(result))
     if total > MAX_PARAMETERS:
         raise ValueError(f"{name}: {total} parameters are more than fit in memory (at most {MAX_PARAMETERS})")
     return tuple(result)
 
 
 def real_array(name: str, value: Any, target: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Any array-like of real numbers, bools or integers, as a C-ordered array of the dtype; what is ready is not copied."""
+    """Any array-like of real numbers, as a C-ordered array of the dtype; what is ready is not copied."""
+    return np.require(_real(name, value), dtype=target, requirements=["C", "A"])
+
+
+def _real(name: str, value: Any) -> np.ndarray[Any, Any]:
+    """An array of floats, integers or bools, as they are."""
     if value is None:
         raise TypeError(f"{name} must be an array of real numbers, got None")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -90,7 +97,7 @@ def real_array(name: str, value: Any, target: np.dtype[Any]) -> np.ndarray[Any, 
         raise ValueError(f"{name} must be an array of real numbers, got {describe(value)}: {error}") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be an array of real numbers, got {describe(array)}")
-    return np.require(array, dtype=target, requirements=["C", "A"])
+    return array
 
 
 def matrix(name: str, value: Any, target: np.dtype[Any], columns: int, rows: int | None = None) -> np.ndarray[Any, Any]:
@@ -98,7 +105,8 @@ def matrix(name: str, value: Any, target: np.dtype[Any], columns: int, rows: int
     array = real_array(name, value, target)
     valid = f"({'rows' if rows is None else rows}, {columns})"
     if array.ndim != 2:
-        hint = f"; a single example is {name}[None, :]" if array.ndim == 1 and array.size == columns and rows is None else ""
+        single = array.ndim == 1 and array.size == columns and rows is None
+        hint = f"; a single example is {name}[None, :]" if single else ""
         raise ValueError(f"{name} must have shape {valid}, got {array.ndim} dimensions, shape {array.shape}{hint}")
     if array.shape[1] != columns or (rows is not None and array.shape[0] != rows):
         raise ValueError(f"{name} must have shape {valid}, got {array.shape}")
@@ -121,18 +129,22 @@ def labels(name: str, value: np.ndarray[Any, Any], rows: int, classes: int) -> n
     if value.dtype.kind == "f":
         bad = ~(np.isfinite(value) & (value == np.floor(value)))
         if bad.any():
-            raise ValueError(f"{name} must hold integer class labels, got {value[bad][0]} at index {int(np.argmax(bad))}")
+            raise ValueError(
+                f"{name} must hold integer class labels, got {value[bad][0]} at index {int(np.argmax(bad))}"
+            )
     bad = (value < 0) | (value >= classes)
     if bad.any():
-        raise ValueError(f"{name} must hold labels from 0 to {classes - 1}, got {value[bad][0]} at index {int(np.argmax(bad))}")
+        raise ValueError(
+            f"{name} must hold labels from 0 to {classes - 1}, got {value[bad][0]} at index {int(np.argmax(bad))}"
+        )
     return np.ascontiguousarray(value, dtype=np.int64)
 
 
-def targets(name: str, value: Any, target: np.dtype[Any], rows: int, outputs: int, loss: str, softmax: bool) -> np.ndarray[Any, Any]:
+def targets(
+    name: str, value: Any, target: np.dtype[Any], rows: int, outputs: int, loss: str, softmax: bool
+) -> np.ndarray[Any, Any]:
     """What a loss compares with: [rows, outputs], or labels for cross-entropy."""
-    array = np.asarray(value) if value is not None else None
-    if array is None or array.dtype.kind not in "fiub":
-        return real_array(name, value, target)  # raises
+    array = _real(name, value)
     if array.ndim == 1 and outputs == 1 and array.shape == (rows,):
         array = array[:, None]
     elif array.ndim == 1 and loss == "cross_entropy":
@@ -144,9 +156,10 @@ def targets(name: str, value: Any, target: np.dtype[Any], rows: int, outputs: in
         return one_hot
     result = matrix(name, array, target, outputs, rows)
     if loss != "squared_error":
-        bad = ~(result >= 0) if loss == "cross_entropy" else ~((result >= 0) & (result <= 1))
+        most = np.finfo(target).max if loss == "cross_entropy" else 1
+        bad = ~((result >= 0) & (result <= most))
         if bad.any():
-            valid = ">= 0" if loss == "cross_entropy" else "in [0, 1]"
+            valid = "finite and >= 0" if loss == "cross_entropy" else "in [0, 1]"
             where = tuple(int(i) for i in np.argwhere(bad)[0])
             raise ValueError(f"{name} must be {valid} for {loss}, got {result[where]} at index {where}")
     return result

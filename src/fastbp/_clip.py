@@ -4,6 +4,7 @@ log(max(y, c)) needs to know on which side of c the true y lies.  A rounded y ca
 increases where it is above a clip in (0, 0.5), so that two numbers, made once, decide for all z of a dtype:
 y > c where z > z_lo, and 1 - y > c where z < z_hi.
 """
+
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
 

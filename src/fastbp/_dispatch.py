@@ -32,8 +32,8 @@ def _choose() -> str:
     ordinary = [name for name in names if name not in TEST_ONLY]
     if wanted:
         raise ImportError(
-            f"FASTBP_ISA={wanted!r}: this CPU and this build of fastbp can run {', '.join(ordinary)}; unset FASTBP_ISA to get "
-            f"the best of them, {ordinary[0]!r}."
+            f"FASTBP_ISA={wanted!r}: this CPU and this build of fastbp can run {', '.join(ordinary)}; "
+            f"unset FASTBP_ISA to get the best of them, {ordinary[0]!r}."
         )
     return ordinary[0]
 

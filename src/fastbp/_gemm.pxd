@@ -10,6 +10,7 @@
     has a fused multiply-add the compiler uses it.
 (e) A is read where it stands, by rows (C = A B) or by columns (C = A^T B).  B is read where it stands, or from panels
     packed beforehand: [panel][depth][V * VL], columns past the edge zero.
+(f) A B^T without packing B is a matter of inner products, which a few rows of A do not repay: `inner_products`.
 """
 from fastbp._simd cimport *
 
@@ -249,3 +250,38 @@ cdef inline void pack_transposed(
                 if p + i < depth:
                     vstore(packed + (p + i) * V * VL + v * VL, t[i])
         p += VL
+
+
+cdef inline separate_void inner_products(
+    Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb, Py_ssize_t columns,
+    real *c,
+) noexcept nogil:
+    """C[rows, VL] = A B^T for VL rows of B, each product summed in VL parts.
+
+    a        IN   [rows, depth]
+    b        IN   [columns, depth]; where columns < VL the last one stands in for those missing
+    c        OUT  VL numbers for each row of A
+    """
+    cdef vreal acc[16]
+    cdef vreal x
+    cdef const real *row
+    cdef Py_ssize_t i, p, whole = depth // VL * VL
+    cdef int k
+    for i in range(rows):
+        for k in range(VL):
+            acc[k] = vset(0)
+        p = 0
+        while p < whole:
+            x = vload(a + i * lda + p)
+            for k in range(VL):
+                acc[k] = acc[k] + x * vload(b + min(k, columns - 1) * ldb + p)
+            p += VL
+        if p < depth:
+            x = vload_first(a + i * lda + p, <int> (depth - p))
+            for k in range(VL):
+                row = b + min(k, columns - 1) * ldb + p
+                acc[k] = acc[k] + x * vload_first(row, <int> (depth - p))
+        transpose_block(acc)
+        for k in range(1, VL):
+            acc[0] = acc[0] + acc[k]
+        vstore(c + i * VL, acc[0])

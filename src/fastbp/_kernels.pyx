@@ -36,7 +36,19 @@ cdef extern from *:
     """
     int omp_get_max_threads() nogil
 
+cdef extern from *:
+    """
+    #include <float.h>
+    #ifdef FASTBP_F32
+    #define LARGEST FLT_MAX
+    #else
+    #define LARGEST DBL_MAX
+    #endif
+    """
+    const real LARGEST
+
 cdef int REAL = np.NPY_FLOAT32 if sizeof(real) == 4 else np.NPY_FLOAT64
+READABLE_PAST_PARAMETERS = VL     # numbers that a step may read, and ignore, after the parameters
 cdef int thread_limit = 0   # 0: OpenMP's own
 cdef int most_threads = 1   # never more
 
@@ -80,8 +92,7 @@ cdef inline bint overlap(const void *p, Py_ssize_t p_bytes, const void *q, Py_ss
 cdef bint targets_in_domain(const real *t, Py_ssize_t n, int loss) noexcept nogil:
     cdef vint bad = vseti(0)
     cdef vreal x
-    cdef vreal most = vset(1) if loss == BINARY_CROSS_ENTROPY else vset(<real> INFINITY)
-    cdef lane bits[16]
+    cdef vreal most = vset(1) if loss == BINARY_CROSS_ENTROPY else vset(LARGEST)
     cdef real lanes[16]
     cdef Py_ssize_t i = 0
     cdef int v
@@ -494,7 +505,7 @@ cdef class Network:
 # ---- one layer, products and functions by themselves ------------------------------------------------------------------
 # The arrays are the caller's to check (fastbp/ops.py): all of the dtype, C order, of fitting shapes.
 
-def multiply(np.ndarray A, np.ndarray B, np.ndarray out, bint transposed=False):
+def matmul(np.ndarray A, np.ndarray B, np.ndarray out, bint transposed=False):
     """out = A B, or A^T B: the register tiles that a step is made of, on one thread, for tests and benchmarks."""
     cdef Py_ssize_t rows = out.shape[0], columns = out.shape[1], depth = B.shape[0], column = 0
     cdef const real *a = <const real *> np.PyArray_DATA(A)
@@ -524,15 +535,19 @@ def dense_forward(np.ndarray X, np.ndarray W, np.ndarray b, int activation, np.n
     cdef real *out_a = <real *> np.PyArray_DATA(a)
     cdef real *out_z = <real *> np.PyArray_DATA(z)
     cdef real *block
+    cdef Weights w
     cdef real *packed = <real *> PyMem_RawMalloc((size + min(most, rows) * ld) * sizeof(real))
     if packed == NULL:
         raise MemoryError
     with nogil:
         block = packed + size
         pack_weights(<const real *> np.PyArray_DATA(W), <const real *> np.PyArray_DATA(b), fan_in, fan_out, packed)
+        w.packed = packed
+        w.fan_in = fan_in
+        w.fan_out = fan_out
         while row < rows:
             here = min(most, rows - row)
-            layer_forward(here, fan_in, fan_out, IDENTITY, False, x + row * fan_in, fan_in, packed, block, NULL, ld)
+            layer_forward(here, &w, IDENTITY, False, x + row * fan_in, fan_in, block, NULL, ld)
             for i in range(here):
                 memcpy(out_z + (row + i) * fan_out, block + i * ld, fan_out * sizeof(real))
             if activation == SOFTMAX:
@@ -575,12 +590,16 @@ def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int 
     cdef real *dx = <real *> np.PyArray_DATA(dX)
     cdef real *a
     cdef real *g
+    cdef Weights w
     cdef real *packed = <real *> PyMem_RawMalloc((size + 3 * min(most, rows) * ld) * sizeof(real))
     if packed == NULL:
         raise MemoryError
     with nogil:
         a = packed + size
         pack_weights_transposed(<const real *> np.PyArray_DATA(W), fan_in, fan_out, packed)
+        w.transposed = packed
+        w.fan_in = fan_in
+        w.fan_out = fan_out
         while row < rows:
             here = min(most, rows - row)
             g = a + here * ld
@@ -596,7 +615,7 @@ def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int 
                     vstore(g + here * ld + i * VL, load_edge(da + (row + i) * fan_out + column, fan_out - column))
                 through_activation(activation, here, 1, g + here * ld, a + column, g + column, ld)
                 column += VL
-            input_gradient(here, fan_in, fan_out, g, ld, packed, dx + row * fan_in, fan_in)
+            input_gradient(here, &w, g, ld, dx + row * fan_in)
             weight_gradient(here, 0, fan_in, fan_out, x + row * fan_in, fan_in, g, ld, <real *> np.PyArray_DATA(dW), row > 0, NULL)
             bias_gradient(here, fan_out, g, ld, <real *> np.PyArray_DATA(db), row > 0)
             row += here

@@ -141,60 +141,82 @@ cdef inline void pack_weights_transposed(
         column += V * VL
 
 
+cdef struct Weights:
+    const real *w               # [fan_in, fan_out], and at least VL readable numbers after it and after the bias
+    const real *bias
+    const real *packed          # as `pack_weights` leaves them; NULL: a few rows read them where they stand
+    const real *transposed      # as `pack_weights_transposed` leaves them, or NULL
+    Py_ssize_t fan_in, fan_out
+
+
 cdef inline void layer_forward(
-    Py_ssize_t rows, Py_ssize_t fan_in, Py_ssize_t fan_out, int activation, bint with_slope,
-    const real *x, Py_ssize_t ldx, const real *packed, real *a, real *slope, Py_ssize_t ld,
+    Py_ssize_t rows, const Weights *w, int activation, bint with_slope, const real *x, Py_ssize_t ldx,
+    real *a, real *slope, Py_ssize_t ld,
 ) noexcept nogil:
     """a = act(x W + b) for one block of rows, each panel activated while it is in the first-level cache.
 
     x       IN   [rows, fan_in], rows ldx apart
-    packed  IN   as `pack_weights` leaves it
     a       OUT  [rows, ld]
     slope   OUT  act'(z) where with_slope and the activation is not piecewise linear; may be NULL otherwise
     """
-    cdef Py_ssize_t column = 0
+    cdef Py_ssize_t column = 0, ldb
+    cdef const real *panel = w.packed
+    cdef const real *b
+    cdef const real *bias
     cdef int V
-    while column < fan_out:
-        V = next_panel(vectors(fan_out - column))
-        multiply_deep(V, False, rows, fan_in, x, ldx, packed + V * VL, V * VL, a + column, ld, packed, 0, VL)
+    while column < w.fan_out:
+        V = next_panel(vectors(w.fan_out - column))
+        if w.packed != NULL:
+            bias = panel
+            b = panel + V * VL
+            ldb = V * VL
+            panel += (w.fan_in + 1) * V * VL
+        else:
+            bias = w.bias + column
+            b = w.w + column
+            ldb = w.fan_out
+        multiply_deep(V, False, rows, w.fan_in, x, ldx, b, ldb, a + column, ld, bias, 0, VL)
         activate(activation, with_slope, rows, V, a + column, slope + column if with_slope else NULL, ld)
-        packed += (fan_in + 1) * V * VL
         column += V * VL
 
 
 cdef inline void layer_backward(
-    Py_ssize_t rows, Py_ssize_t fan_in, Py_ssize_t fan_out, int activation_below,
-    const real *dz, Py_ssize_t ldz, const real *packed, const real *a, real *g, Py_ssize_t ld, real *scratch,
+    Py_ssize_t rows, const Weights *w, int activation_below, const real *dz, Py_ssize_t ldz,
+    const real *a, real *g, Py_ssize_t ld, real *scratch,
 ) noexcept nogil:
     """g = (dz W^T) * act'(z below) for one block of rows.
 
-    dz       IN      [rows, fan_out], rows ldz apart
-    packed   IN      as `pack_weights_transposed` leaves it
+    dz       IN   [rows, fan_out], rows ldz apart
     a, g     as in `through_activation`, of the layer below, whose width is fan_in
-    scratch  OUT     rows * TILE_VECTORS * VL numbers
+    scratch  OUT  rows * TILE_VECTORS * VL numbers
     """
     cdef Py_ssize_t column = 0
+    cdef const real *panel = w.transposed
     cdef int V
-    while column < fan_in:
-        V = next_panel(vectors(fan_in - column))
-        multiply_deep(V, False, rows, fan_out, dz, ldz, packed, V * VL, scratch, V * VL, NULL, 0, VL)
+    while column < w.fan_in:
+        if w.transposed != NULL:
+            V = next_panel(vectors(w.fan_in - column))
+            multiply_deep(V, False, rows, w.fan_out, dz, ldz, panel, V * VL, scratch, V * VL, NULL, 0, VL)
+            panel += w.fan_out * V * VL
+        else:
+            V = 1
+            inner_products(rows, w.fan_out, dz, ldz, w.w + column * w.fan_out, w.fan_out, w.fan_in - column, scratch)
         through_activation(activation_below, rows, V, scratch, a + column, g + column, ld)
-        packed += fan_out * V * VL
         column += V * VL
 
 
 cdef inline void input_gradient(
-    Py_ssize_t rows, Py_ssize_t fan_in, Py_ssize_t fan_out, const real *dz, Py_ssize_t ldz,
-    const real *packed, real *dx, Py_ssize_t ldx,
+    Py_ssize_t rows, const Weights *w, const real *dz, Py_ssize_t ldz, real *dx,
 ) noexcept nogil:
-    """dx = dz W^T, without padding: dx is the user's."""
+    """dx = dz W^T, without padding: dx is the user's.  Needs w.transposed."""
     cdef Py_ssize_t column = 0
+    cdef const real *panel = w.transposed
     cdef int V, last
-    while column < fan_in:
-        V = next_panel(vectors(fan_in - column))
-        last = <int> min(VL, fan_in - column - (V - 1) * VL)
-        multiply_deep(V, False, rows, fan_out, dz, ldz, packed, V * VL, dx + column, ldx, NULL, 0, last)
-        packed += fan_out * V * VL
+    while column < w.fan_in:
+        V = next_panel(vectors(w.fan_in - column))
+        last = <int> min(VL, w.fan_in - column - (V - 1) * VL)
+        multiply_deep(V, False, rows, w.fan_out, dz, ldz, panel, V * VL, dx + column, w.fan_in, NULL, 0, last)
+        panel += w.fan_out * V * VL
         column += V * VL
 
 
@@ -210,6 +232,8 @@ cdef inline void weight_gradient(
     scratch  OUT  DEPTH_BLOCK * TILE_VECTORS * VL numbers
     """
     cdef Py_ssize_t blocks = (rows + DEPTH_BLOCK - 1) // DEPTH_BLOCK, k, row, depth, column
+    cdef Py_ssize_t ldb
+    cdef const real *b
     cdef int V, last
     cdef real *c
     # dz's rows are cache lines and pages apart: a copy of the panel pays where enough tiles read it.
@@ -222,10 +246,13 @@ cdef inline void weight_gradient(
             V = next_panel(vectors(fan_out - column))
             last = <int> min(VL, fan_out - column - (V - 1) * VL)
             c = dw + begin * fan_out + column
+            b = dz + row * ldz + column
+            ldb = ldz
             if copy:
-                pack_panel(dz + row * ldz + column, ldz, depth, ldz - column, V, scratch)
-            multiply_panel(V, True, end - begin, depth, x + row * ldx + begin, ldx,
-                           scratch if copy else dz + row * ldz + column, V * VL if copy else ldz, c, fan_out,
+                pack_panel(b, ldz, depth, ldz - column, V, scratch)
+                b = scratch
+                ldb = V * VL
+            multiply_panel(V, True, end - begin, depth, x + row * ldx + begin, ldx, b, ldb, c, fan_out,
                            c if add or k > 0 else NULL, fan_out, last)
             column += V * VL
 

@@ -1,7 +1,7 @@
 """The head of a network: output activation and loss together, from the logits z to the loss and dE/dz.
 
-(a) Nothing is formed by subtracting two nearly equal numbers.  An output activation gives y, 1 - y, 1 + y, their logs
-    and quotients from z (`Head` in _activations.pxd); softmax gives 1 - y_k as the sum of the other exponentials.
+(a) Nothing is formed by subtracting two nearly equal numbers.  An output activation gives y, 1 - y, their logs and
+    quotients, and y's distance from what it saturates at, from z (`Head` in _activations.pxd); softmax gives 1 - y_k as the sum of the other exponentials.
 (b) log(max(y, c)): whether the clip is active is decided from z, by two numbers made when the network is: y > c exactly
     where z > z_low, and 1 - y > c exactly where z < z_high.  Without a clip these are -inf and inf.
 (c) The loss is added up in double.
@@ -47,9 +47,7 @@ cdef inline inlined_void elementwise_loss(
     cdef vreal one = vset(1), half = vset(<real> 0.5), zero = vset(0), residual, rest
     cdef vint low, high, present
     if loss == SQUARED_ERROR:
-        # y - t with the distance from 1 or -1 where y is near it
-        residual = vselect(vless(half, h.y), (one - t) - h.below_one,
-                           vselect(vless(h.y, -half), h.above_minus_one - (one + t), h.y - t))
+        residual = (h.anchor - t) + h.beyond
         value[0] = half * residual * residual
         dz[0] = residual * h.slope
     else:
@@ -170,8 +168,50 @@ cdef inline inlined_void exponentials(Py_ssize_t n, real *z, vreal *largest, vre
     rest[0] = others
 
 
+cdef extern from "<math.h>" nogil:
+    long double expl(long double x)
+
+cdef struct Rows:       # the logits of the rows at hand, as they are
+    const real *z
+    Py_ssize_t ld, rows, n
+    double clip
+
+
+cdef inline bint is_clipped(const Rows *r, Py_ssize_t row, Py_ssize_t k, bint of_rest) noexcept nogil:
+    """Whether y_k <= c, or 1 - y_k <= c if of_rest, in extended precision."""
+    cdef long double others = 0, c = r.clip
+    cdef const real *z = r.z + row * r.ld
+    cdef Py_ssize_t j
+    for j in range(r.n):
+        if j != k:
+            others += expl(<long double> z[j] - <long double> z[k])
+    return others * (1 - c) <= c if of_rest else 1 - c <= c * others
+
+
+cdef inline vint clipped_lanes(
+    const Rows *r, vreal it, vreal other, vreal k, bint of_rest,
+) noexcept nogil:
+    """Rows in which it (1 - c) <= c other, for positive sums of exponentials `it` and `other`; close calls are looked
+    at again.  k is the class of each lane, `it` its exponential, or the sum of the others' if of_rest.
+    """
+    cdef vreal left = it * vset(<real> (1 - r.clip)), right = vset(<real> r.clip) * other
+    cdef vreal doubt = vset(<real> (2e-5 if sizeof(real) == 4 else 1e-13))
+    cdef vint clipped = vless_equal(left, right)
+    cdef real close[16]
+    cdef real answer[16]
+    cdef real classes[16]
+    cdef Py_ssize_t i
+    vstore(close, vkeep(vless_equal(vabs(left - right), doubt * right), vset(1)))
+    vstore(answer, vkeep(clipped, vset(1)))
+    vstore(classes, k)
+    for i in range(r.rows):
+        if close[i] != 0:
+            answer[i] = is_clipped(r, i, <Py_ssize_t> classes[i], of_rest)
+    return ~vequal(vload(answer), vset(0))
+
+
 cdef inline inlined_void softmax_labels(
-    const HeadRule *rule, Py_ssize_t n, real *z, vreal label, vreal weight, vreal *value,
+    const HeadRule *rule, const Rows *rows, Py_ssize_t n, real *z, vreal label, vreal weight, vreal *value,
 ) noexcept nogil:
     """Cross-entropy with the class known.  z  IN OUT  [n] vectors: logits, replaced by weight * dE/dz."""
     cdef vreal top, at, rest, e, at_label = vset(0), others = vset(0), logit = vset(0), factor
@@ -187,8 +227,8 @@ cdef inline inlined_void softmax_labels(
         others = others + vkeep(~hit, e)
     value[0] = (top - logit) + vlog1p(rest)
     factor = weight / (at_label + others)
-    if rule.clipped:    # y > c as e (1 - c) > c * (sum of the others)
-        clipped = vless_equal(at_label * vset(<real> (1 - rule.clip)), vset(<real> rule.clip) * others)
+    if rule.clipped:
+        clipped = clipped_lanes(rows, at_label, others, label, False)
         value[0] = vselect(clipped, vset(<real> -rule.log_clip), value[0])
         factor = vkeep(~clipped, factor)
     for k in range(n):
@@ -197,7 +237,7 @@ cdef inline inlined_void softmax_labels(
 
 
 cdef inline inlined_void softmax_dense(
-    const int loss, const HeadRule *rule, Py_ssize_t n, real *z, const real *targets, real *scratch,
+    const int loss, const HeadRule *rule, const Rows *rows, Py_ssize_t n, real *z, const real *targets, real *scratch,
     vreal weight, vreal *value,
 ) noexcept nogil:
     """Any loss on y = softmax(z), with p_k = y_k dl/dy_k:  dl/dz_k = p_k (1 - y_k) - y_k * (sum of the other p).
@@ -209,7 +249,7 @@ cdef inline inlined_void softmax_dense(
     cdef real *p = scratch
     cdef real *before = scratch + n * VL
     cdef vreal top, at, rest, e, y, others, below_one, t, inverse, total, log_total, residual, q
-    cdef vreal one = vset(1), zero = vset(0), half = vset(<real> 0.5), c = vset(<real> rule.clip)
+    cdef vreal one = vset(1), zero = vset(0), half = vset(<real> 0.5)
     cdef vreal log_clip = vset(<real> rule.log_clip), sum_p
     cdef vint low, high, present
     cdef Py_ssize_t k
@@ -248,12 +288,12 @@ cdef inline inlined_void softmax_dense(
                 value[0] = value[0] + t * log_total
                 vstore(p + k * VL, -t)
             else:
-                low = vless_equal(y * (one - c), c * below_one)
+                low = clipped_lanes(rows, y, below_one, vset(<real> k), False)
                 q = vselect(vless(half, y), vlog1p(-below_one), vlog(y))
                 value[0] = value[0] - vkeep(present, t * vselect(low, log_clip, q))
                 residual = vkeep(~low, -t)
                 if loss == BINARY_CROSS_ENTROPY:
-                    high = vless_equal(below_one * (one - c), c * y)
+                    high = clipped_lanes(rows, below_one, y, vset(<real> k), True)
                     present = ~vequal(t, one)
                     q = vselect(vless(half, y), vlog(below_one), vlog1p(-y))
                     value[0] = value[0] - vkeep(present, (one - t) * vselect(high, log_clip, q))
@@ -281,25 +321,31 @@ cdef inline separate_void softmax_rows(
     cdef real weights[16]
     cdef real lanes[16]
     cdef vreal value
+    cdef Rows these
     cdef Py_ssize_t row = 0, here
     cdef int i
+    these.ld = ld
+    these.n = n
+    these.clip = rule.clip
     while row < rows:
         here = min(VL, rows - row)
+        these.z = z + row * ld
+        these.rows = here
         load_rows_transposed(z + row * ld, ld, here, n, columns)
         for i in range(VL):
             weights[i] = <real> row_weight(t, row + i) if i < here else 0
             if t.labels != NULL:
                 labels[i] = <real> t.labels[row + i] if i < here else 0
         if t.labels != NULL:
-            softmax_labels(rule, n, columns, vload(labels), vload(weights), &value)
+            softmax_labels(rule, &these, n, columns, vload(labels), vload(weights), &value)
         else:
             load_rows_transposed(t.dense + row * n, n, here, n, targets)
             if rule.loss == SQUARED_ERROR:
-                softmax_dense(SQUARED_ERROR, rule, n, columns, targets, targets + n * VL, vload(weights), &value)
+                softmax_dense(SQUARED_ERROR, rule, &these, n, columns, targets, targets + n * VL, vload(weights), &value)
             elif rule.loss == BINARY_CROSS_ENTROPY:
-                softmax_dense(BINARY_CROSS_ENTROPY, rule, n, columns, targets, targets + n * VL, vload(weights), &value)
+                softmax_dense(BINARY_CROSS_ENTROPY, rule, &these, n, columns, targets, targets + n * VL, vload(weights), &value)
             else:
-                softmax_dense(CROSS_ENTROPY, rule, n, columns, targets, targets + n * VL, vload(weights), &value)
+                softmax_dense(CROSS_ENTROPY, rule, &these, n, columns, targets, targets + n * VL, vload(weights), &value)
         store_rows_transposed(columns, here, n, z + row * ld, ld)
         vstore(lanes, value)
         for i in range(<int> here):

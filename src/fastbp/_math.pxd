@@ -50,20 +50,6 @@ cdef inline inlined_vreal polynomial(const real *c, int terms, vreal x) noexcept
     return p
 
 
-cdef inline inlined_vreal halves(const real *c, int terms, vreal x) noexcept nogil:
-    """The same as even part + x odd part, each in x^2: half as many roundings in a row where x is large"""
-    cdef vreal square = x * x
-    cdef vreal even = vset(0)
-    cdef vreal odd = vset(0)
-    cdef int i
-    for i in range(terms):
-        if (terms - 1 - i) & 1:
-            odd = odd * square + vset(c[terms - 1 - i]) if i > 1 else vset(c[terms - 1 - i])
-        else:
-            even = even * square + vset(c[terms - 1 - i]) if i > 1 else vset(c[terms - 1 - i])
-    return even + x * odd
-
-
 # --- exponentials -----------------------------------------------------------------------------------------------------
 
 cdef inline inlined_vreal power_of_two(vreal shifted) noexcept nogil:

@@ -8,7 +8,7 @@
     by phases   many parameters, for which gradients of their own would cost more than the products: all rows forward and
                 back in blocks, keeping every layer's a and dE/dz; then each part of dW over all rows in order.
                 Large batches go through in slabs of rows, so that memory is bounded.
-(c) W and W^T are packed into panels once a step, by all threads.
+(c) W and W^T are packed into panels once a step, by all threads; a few rows read W where it stands.
 (d) A step too small to gain from a second thread never wakes one.
 """
 from libc.stdint cimport int64_t
@@ -54,6 +54,7 @@ cdef struct Plan:
     int mode
     int threads_allowed, threads
     bint by_chunks
+    bint in_place                   # few rows: packing the weights would cost more than the products
     Py_ssize_t n_chunks             # by chunks
     Py_ssize_t slab_rows, n_slabs   # by phases
     Py_ssize_t block_rows
@@ -65,7 +66,7 @@ cdef struct Plan:
 cdef struct Step:
     const Net *net
     const Plan *plan
-    const real *parameters
+    const real *parameters          # and VL readable numbers after them
     const real *x                   # [rows, fan_in of the first layer] without padding
     Targets targets
     real *gradient                  # OUT
@@ -110,24 +111,28 @@ cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
 
 
 cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed, int mode, Plan *plan) noexcept nogil:
-    cdef Py_ssize_t row_size = net.ldx if net.copy_x else 0, multiply_adds = 0, here
+    cdef Py_ssize_t row_size = net.ldx if net.copy_x else 0, multiply_adds = 0, widest = 0, here
     cdef Py_ssize_t row_limit, most
     cdef const Layer *layer
-    cdef int i
+    cdef int i, products
     plan.rows = rows
     plan.threads_allowed = threads_allowed
     plan.mode = mode
     for i in range(net.n_layers):
         layer = &net.layers[i]
+        widest = max(widest, layer.fan_out)
         row_size += 2 * layer.ld
-        multiply_adds += (1 if mode == PREDICT or mode == VALUE else 3 if i > 0 or mode == TAPE else 2) * rows * layer.fan_in * layer.fan_out
+        products = 1 if mode == PREDICT or mode == VALUE else 3 if i > 0 or mode == TAPE else 2
+        multiply_adds += products * rows * layer.fan_in * layer.fan_out
+    # Rows of W that are pages apart are read slowly in place, and so only by very few rows.
+    plan.in_place = mode != TAPE and (rows <= 4 or (rows <= 16 and widest * <Py_ssize_t> sizeof(real) <= 1024))
     # Waking and joining threads costs about a microsecond, as much as this many multiply-adds.
     plan.threads = threads_allowed if multiply_adds > 300000 else 1
     plan.by_chunks = mode == PREDICT or mode == VALUE or (mode == TRAIN and net.n_parameters * <Py_ssize_t> sizeof(real) <= 192 * 1024)
     row_limit = max(16, min(96, (160 * 1024 // <Py_ssize_t> sizeof(real)) // row_size))
     if mode == PREDICT or mode == VALUE:
         plan.n_chunks = blocks_of(rows, row_limit)
-        if plan.threads > 1 and plan.n_chunks < 4:
+        if multiply_adds > 300000 and plan.n_chunks < 4:
             plan.n_chunks = min(rows, 4)
         plan.block_rows = (rows + plan.n_chunks - 1) // plan.n_chunks
         plan.n_slabs = 1
@@ -186,6 +191,21 @@ cdef inline void pack_task(const Step *s, Py_ssize_t task) noexcept nogil:
                                 s.memory + s.plan.packed_at + layer.transposed)
 
 
+cdef inline Weights weights_of(const Step *s, Py_ssize_t index) noexcept nogil:
+    cdef const Layer *layer = &s.net.layers[index]
+    cdef Weights w
+    w.w = s.parameters + layer.weights
+    w.bias = s.parameters + layer.biases
+    w.fan_in = layer.fan_in
+    w.fan_out = layer.fan_out
+    w.packed = NULL
+    w.transposed = NULL
+    if not s.plan.in_place:
+        w.packed = s.memory + s.plan.packed_at + layer.packed
+        w.transposed = s.memory + s.plan.packed_at + layer.transposed
+    return w
+
+
 # ---- a block of rows through all layers -------------------------------------------------------------------------------
 # In a region each layer has its two blocks, a and g, of region_rows rows.  In training the last layer's are one and the
 # same: the head replaces the logits by dE/dz.
@@ -213,6 +233,7 @@ cdef inline void forward_block(
     cdef const Layer *layer = NULL
     cdef const real *below = input_rows(s, region, region_rows, row, x)
     cdef Py_ssize_t ld_below = s.net.ldx
+    cdef Weights w
     cdef real *a
     cdef int i
     if s.net.copy_x:
@@ -221,8 +242,9 @@ cdef inline void forward_block(
     for i in range(s.net.n_layers):
         layer = &s.net.layers[i]
         a = block_a(s, region, region_rows, i, row)
-        layer_forward(rows, layer.fan_in, layer.fan_out, layer.activation if i < s.net.n_layers - 1 else IDENTITY,
-                      s.plan.mode == TRAIN or s.plan.mode == TAPE, below, ld_below, s.memory + s.plan.packed_at + layer.packed, a,
+        w = weights_of(s, i)
+        layer_forward(rows, &w, layer.activation if i < s.net.n_layers - 1 else IDENTITY,
+                      s.plan.mode == TRAIN or s.plan.mode == TAPE, below, ld_below, a,
                       block_g(s, region, region_rows, i, row), layer.ld)
         below = a
         ld_below = layer.ld
@@ -232,18 +254,16 @@ cdef inline void backward_block(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, real *dx, real *scratch,
 ) noexcept nogil:
     """All hidden layers' dE/dz for some rows, from the last layer's; and dx, if wanted."""
-    cdef const Layer *layer
+    cdef Weights w
     cdef int i
     for i in range(s.net.n_layers - 1, 0, -1):
-        layer = &s.net.layers[i]
-        layer_backward(rows, layer.fan_in, layer.fan_out, s.net.layers[i - 1].activation,
-                       block_g(s, region, region_rows, i, row), layer.ld,
-                       s.memory + s.plan.packed_at + layer.transposed, block_a(s, region, region_rows, i - 1, row), block_g(s, region, region_rows, i - 1, row),
-                       s.net.layers[i - 1].ld, scratch)
+        w = weights_of(s, i)
+        layer_backward(rows, &w, s.net.layers[i - 1].activation, block_g(s, region, region_rows, i, row),
+                       s.net.layers[i].ld, block_a(s, region, region_rows, i - 1, row),
+                       block_g(s, region, region_rows, i - 1, row), s.net.layers[i - 1].ld, scratch)
     if dx != NULL:
-        layer = &s.net.layers[0]
-        input_gradient(rows, layer.fan_in, layer.fan_out, block_g(s, region, region_rows, 0, row), layer.ld,
-                       s.memory + s.plan.packed_at + layer.transposed, dx, layer.fan_in)
+        w = weights_of(s, 0)
+        input_gradient(rows, &w, block_g(s, region, region_rows, 0, row), s.net.layers[0].ld, dx)
 
 
 cdef inline void gradient_part(
@@ -462,7 +482,7 @@ cdef inline Py_ssize_t tasks_of(const Step *s, int stage) noexcept nogil:
     cdef Py_ssize_t total = 0
     cdef int i
     if stage == PACK:
-        return 2 * s.net.n_layers
+        return 0 if s.plan.in_place else 2 * s.net.n_layers
     if stage == CHUNKS or stage == FORWARD:
         return s.plan.n_chunks
     if stage == FINISH:

@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,17 @@ CANONICAL = {"sigmoid": "binary_cross_entropy", "softmax": "cross_entropy"}
 # variance of a unit's weights times its fan_in: He's for what lets half of its input through, else Glorot's
 HE = ("relu", "leaky_relu", "elu", "softplus", "gelu", "silu")
 
+# what the compiled network was made of
+_FIXED = frozenset(
+    "sizes activation output_activation loss reduction dtype clip layout n_parameters weights biases".split()
+)
+
 
 class MLP:
     """A dense network and its loss: ``a_i = act_i(a_{i-1} W_i + b_i)``, rows are examples.
 
-    The gradient is exact for the loss that is reported, whatever the activations.  Sigmoid with binary_cross_entropy and
-    softmax with cross_entropy are computed from the logits, finite for all of them.  Elsewhere a logarithm is that of
+    The gradient is exact for the loss that is reported, whatever the activations.  Sigmoid with
+    binary_cross_entropy and softmax with cross_entropy are computed from the logits, finite for all of them.  Elsewhere a logarithm is that of
     ``max(y, clip)``, whose derivative is exactly 0 where the clip is active.
 
     ==================== ==================================================== =============================
@@ -82,7 +88,8 @@ class MLP:
 
     References
     ----------
-    .. [1] X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010.
+    .. [1] X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural networks,
+       AISTATS 2010.
     .. [2] K. He et al., Delving deep into rectifiers, ICCV 2015.
 
     Examples
@@ -116,27 +123,28 @@ class MLP:
         self.clip = None if clip is None else _check.clip("clip", clip)
         generator = _generator(rng)
 
-        shapes = list(zip(self.sizes, self.sizes[1:], strict=False))
+        shapes = list(pairwise(self.sizes))
         self.layout: list[tuple[str, tuple[int, ...]]] = []
         for i, (fan_in, fan_out) in enumerate(shapes):
             self.layout += [(f"W{i}", (fan_in, fan_out)), (f"b{i}", (fan_out,))]
         self.n_parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out in shapes)
-        self._set_up(np.zeros(self.n_parameters, self.dtype))
+        self._set_up()
         for W, name in zip(self.weights, (*self.activation, self.output_activation), strict=True):
             fan_in, fan_out = W.shape
             bound = math.sqrt(6 / fan_in) if name in HE else math.sqrt(6 / (fan_in + fan_out))
             W[...] = generator.uniform(-bound, bound, W.shape)
 
-    def _set_up(self, buffer: Array) -> None:
+    def _set_up(self) -> None:
         """All that follows from the arguments: the compiled network and the views of its parameters."""
-        self._buffer = buffer
-        self._parameters = buffer[:]
+        self._kernels = _dispatch.kernels(self.dtype)
+        padded = np.zeros(self.n_parameters + self._kernels.READABLE_PAST_PARAMETERS, self.dtype)
+        self._buffer = padded[: self.n_parameters]  # what the kernels get; users get views of it
+        self._parameters = self._buffer[:]
         self.weights, self.biases = self.views(self._parameters)
         self._identity = object()  # what an optimizer knows its network by
         self._local = threading.local()
         self._mean = self.reduction == "mean"
         self._softmax = self.output_activation == "softmax"
-        self._kernels = _dispatch.kernels(self.dtype)
         clipped = self.clip is not None or CANONICAL.get(self.output_activation) != self.loss
         clip = float(np.finfo(self.dtype).eps) if self.clip is None else self.clip
         log_clip, low, high = -math.inf, -math.inf, math.inf
@@ -147,7 +155,13 @@ class MLP:
 
                 low, high = clip_edges(self.output_activation, clip, self.dtype)
         codes = [ACTIVATIONS.index(name) for name in (*self.activation, self.output_activation)]
-        self._network = self._kernels.Network(self.sizes, codes, LOSSES.index(self.loss), clipped, clip, log_clip, low, high)
+        loss = LOSSES.index(self.loss)
+        self._network = self._kernels.Network(self.sizes, codes, loss, clipped, clip, log_clip, low, high)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and "_network" in self.__dict__:
+            raise ValueError(f"{name} cannot be changed, got {_check.describe(value)}: make another MLP")
+        object.__setattr__(self, name, value)
 
     # ---- parameters --------------------------------------------------------------------------------------------------
 
@@ -159,7 +173,7 @@ class MLP:
     def parameters(self, value: Any) -> None:
         if value is not self._parameters:  # `net.parameters -= step` assigns the array itself
             raise ValueError(
-                f"parameters cannot be replaced, got {_check.describe(value)}: assign into them, net.parameters[:] = ..."
+                f"parameters cannot be replaced, got {_check.describe(value)}: use net.parameters[:] = ..."
             )
 
     def _writable(self) -> None:
@@ -194,6 +208,8 @@ class MLP:
         """
         if not isinstance(vector, np.ndarray):
             raise TypeError(f"vector must be an array of shape ({self.n_parameters},), got {_check.describe(vector)}")
+        if vector.dtype.kind != "f":
+            raise TypeError(f"vector must be of floating-point numbers, got {_check.describe(vector)}")
         if vector.shape != (self.n_parameters,):
             raise ValueError(f"vector must have shape ({self.n_parameters},), got {vector.shape}")
         blocks, at = [], 0
@@ -211,7 +227,9 @@ class MLP:
         Y = _check.targets("Y", Y, self.dtype, X.shape[0], self.sizes[-1], self.loss, self._softmax)
         return X, Y, None if sample_weight is None else _check.weights("sample_weight", sample_weight, X.shape[0])
 
-    def value_and_grad(self, X: Any, Y: Any, sample_weight: Any = None, out: Array | None = None) -> tuple[float, Array]:
+    def value_and_grad(
+        self, X: Any, Y: Any, sample_weight: Any = None, out: Array | None = None
+    ) -> tuple[float, Array]:
         """The loss of a batch and its exact gradient with respect to all parameters.
 
         Parameters
@@ -309,7 +327,9 @@ class MLP:
         array([1., 1.])
         """
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be a fastbp optimizer (SGD, Adam, AdamW), got {_check.describe(optimizer)}")
+            raise TypeError(
+                f"optimizer must be a fastbp optimizer (SGD, Adam, AdamW), got {_check.describe(optimizer)}"
+            )
         self._writable()
         state = optimizer._state_for(self)
         gradient = self._gradient_buffer()
@@ -398,7 +418,7 @@ class MLP:
     __call__ = predict
 
     def forward(self, X: Any) -> Array:
-        """The outputs, remembering what `backward` needs: for a loss of your own, or a bigger model around this one.
+        """The outputs, remembering what `backward` needs: for a loss of your own, or a model around this one.
 
         What is remembered (copies of X and the parameters, all activations) is kept for each thread until its next
         forward.
@@ -579,12 +599,15 @@ def _hidden_activations(activation: Any, hidden: int) -> tuple[str, ...]:
         names = tuple(activation)
     except TypeError:
         raise TypeError(
-            f"activation must be one of {', '.join(valid)}, or one of them per hidden layer, got {_check.describe(activation)}"
+            f"activation must be one of {', '.join(valid)}, or one of them per hidden layer, "
+            f"got {_check.describe(activation)}"
         ) from None
     for name in names:
         _check.choice("activation", name, valid)
     if len(names) != hidden:
-        raise ValueError(f"activation must be one name, or one per hidden layer ({hidden}), got {len(names)}: {names!r}")
+        raise ValueError(
+            f"activation must be one name, or one per hidden layer ({hidden}), got {len(names)}: {names!r}"
+        )
     return names
 
 

@@ -78,7 +78,7 @@ def dense_forward(X: Any, W: Any, b: Any, activation: str = "identity", out: Any
 def dense_backward(
     dA: Any, X: Any, W: Any, z: Any, activation: str = "identity", out: Any = None
 ) -> tuple[Array, Array, Array]:
-    """The way back through one dense layer: ``dz = dA * act'(z)``, ``dX = dz W^T``, ``dW = X^T dz``, ``db = sum of dz``.
+    """The way back through one layer: ``dz = dA * act'(z)``, ``dX = dz W^T``, ``dW = X^T dz``, ``db = sum of dz``.
 
     The derivative is taken at z, so it is exact also where a is saturated.  relu'(0) is 0.
 

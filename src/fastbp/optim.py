@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -21,11 +21,11 @@ class Optimizer:
     Hyperparameters are attributes and may be changed between steps.
     """
 
-    _rules: dict[str, tuple[float, float, str]] = {}
+    _rules: ClassVar[dict[str, tuple[float, float, str]]] = {}
     _vectors = 0  # of state, each as long as the parameters
 
     def __init__(self, **hyperparameters: Any) -> None:
-        self._net_id: int | None = None
+        self._net_id: object = None
         self._state: Any = None
         self._restored: dict[str, Any] | None = None
         for name, value in hyperparameters.items():
@@ -101,6 +101,8 @@ class Optimizer:
         >>> np.allclose(net.parameters, before - 0.5)
         True
         """
+        if not hasattr(net, "_network"):
+            raise TypeError(f"net must be a fastbp.MLP, got {_check.describe(net)}")
         grad = _check.vector("grad", grad, net.dtype, net.n_parameters)
         net._writable()
         self._state_for(net).step(net._buffer, grad)
@@ -122,8 +124,8 @@ class SGD(Optimizer):
     """Stochastic gradient descent, with momentum or Nesterov's if asked for.
 
     With g the gradient plus ``weight_decay`` times the parameters, and v the velocity (0 at first):
-    ``v = momentum * v + g``; the step is ``learning_rate * v``, or ``learning_rate * (g + momentum * v)`` with Nesterov's.
-    These are PyTorch's formulas [1]_.
+    ``v = momentum * v + g``; the step is ``learning_rate * v``, or with Nesterov's
+    ``learning_rate * (g + momentum * v)``.  These are PyTorch's formulas [1]_.
 
     Parameters
     ----------
@@ -155,7 +157,7 @@ class SGD(Optimizer):
     array([3., 1.])
     """
 
-    _rules = {"learning_rate": _NONNEGATIVE, "momentum": _FRACTION, "weight_decay": _NONNEGATIVE}
+    _rules: ClassVar = {"learning_rate": _NONNEGATIVE, "momentum": _FRACTION, "weight_decay": _NONNEGATIVE}
 
     learning_rate: float
     momentum: float
@@ -212,7 +214,7 @@ class Adam(Optimizer):
     array([0., 1., 1., 0.])
     """
 
-    _rules = {
+    _rules: ClassVar = {
         "learning_rate": _NONNEGATIVE,
         "beta1": _FRACTION,
         "beta2": _FRACTION,
