@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .differences import Line
 from .kinks import certify, is_smooth, sides_fit_together
 from .noise import Noise, estimate_noise
 from .problem import BadGradient, Finding, Layout, Problem, Vector
@@ -15,7 +16,11 @@ from .screen import Entry, Screened, Setting, bisect, check_entry, locate_kinks,
 
 DEFAULT_RTOL = 1e-5
 DEFAULT_BLOCK_RTOL = 1e-6
-RESOLUTION = 1e-2
+RESOLUTION = 1e-2  # the check must be able to see an error of this share of a block's largest entry
+KINKS_CANCEL = (
+    ". Close by, on every side, the gradient is right; only the values chosen at w0 itself do not fit together. That "
+    "happens where kinks cancel (relu(x) - relu(-x) is x, but relu'(0) = 0 in both terms, as automatic differentiation "
+    "takes it, gives 0 instead of 1) and where a tie passes its full gradient to both sides")
 
 
 def gradcheck(
@@ -324,12 +329,29 @@ class Check:
             report.verdict = "wrong"
             off = abs(wrong[0].analytic - wrong[0].numerical)
             report.reason = f"off by {off:.2e} ({100 * wrong[0].relative:.3g} %)"
+            if self.right_close_by(setting, line, estimate.value):
+                report.reason += KINKS_CANCEL
         elif finished:
             report.reason = "differences found, all within the tolerance"
         else:
             report.verdict = "wrong"
             report.reason = (f"along a direction the slope is off by {estimate.value:.2e} "
                              f"(+- {estimate.bar:.1e}); no single entry stands out")
+
+    def right_close_by(self, setting: Setting, line: Line, conflict: float) -> bool:
+        """Is the user's gradient right at points next to w0, although it is wrong at w0 itself?"""
+        if self.problem.fixed_gradient:
+            return False
+        for _ in range(2):
+            offset = setting.random_direction(slice(0, setting.scale.size))
+            try:
+                _, near = self.problem.loss_and_gradient(self.problem.parameters.quantise(self.problem.w0 + 1e-6 * offset))
+            except BadGradient:
+                return False
+            slope = float(near[line.support] @ line.direction[line.support])
+            if not abs(slope - (line.slope + conflict)) <= 1e-3 * abs(conflict):
+                return False
+        return True
 
     def settle_kinks(self, setting: Setting, kinky: dict[str, Screened], reports: dict[str, BlockReport]) -> None:
         excluded = {name for name, r in reports.items() if r.verdict != "correct"}
@@ -352,11 +374,7 @@ class Check:
                 report.entries = entries
                 report.worst = next((e for e in entries if e.wrong), None)
                 if outcome.right_nearby:
-                    report.reason += (
-                        ". Close by, on every side, the gradient is right; only the values chosen at the kink itself do "
-                        "not fit together. That happens where kinks cancel (relu(x) - relu(-x) is x, but relu'(0) = 0 "
-                        "in both terms, as automatic differentiation takes it, gives 0 instead of 1) and where a tie "
-                        "passes its full gradient to both sides")
+                    report.reason += KINKS_CANCEL
 
     def look_at_each(self, setting: Setting, s: Screened, report: BlockReport) -> None:
         """Every entry on its own (``exhaustive=True``)."""
