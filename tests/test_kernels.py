@@ -53,7 +53,7 @@ def test_product_is_right_at_every_width_and_writes_nothing_else(kernels, dtype,
     for m, k in ((1, n), (5, 3), (n, 7), (13, n)):
         A, B = numbers(rng, (m, k), dtype), numbers(rng, (k, n), dtype)
         out, intact = guarded((m, n), dtype, offset=A.itemsize * (n % 5))
-        kernels.multiply(A, B, out)
+        kernels.matmul(A, B, out)
         want = A.astype(np.float64) @ B.astype(np.float64)
         assert np.all(np.abs(out - want) <= bound(A, B, dtype))
         assert intact()
@@ -66,7 +66,7 @@ def test_product_with_a_transpose_is_right_at_every_width_and_writes_nothing_els
     for m, k in ((1, n), (5, 3), (n, 7), (13, n)):
         A, B = numbers(rng, (k, m), dtype), numbers(rng, (k, n), dtype)
         out, intact = guarded((m, n), dtype, offset=A.itemsize * (n % 5))
-        kernels.multiply(A, B, out, True)
+        kernels.matmul(A, B, out, True)
         assert np.all(np.abs(out - A.T.astype(np.float64) @ B.astype(np.float64)) <= bound(A.T, B, dtype))
         assert intact()
 
@@ -77,7 +77,7 @@ def test_product_is_right_at_odd_and_large_sizes(kernels, dtype, shape):
     rng = np.random.default_rng(sum(shape))
     A, B = numbers(rng, (m, k), dtype), numbers(rng, (k, n), dtype)
     out, intact = guarded((m, n), dtype)
-    kernels.multiply(A, B, out)
+    kernels.matmul(A, B, out)
     assert np.all(np.abs(out - A.astype(np.float64) @ B.astype(np.float64)) <= bound(A, B, dtype))
     assert intact()
 
@@ -86,7 +86,7 @@ def test_product_keeps_nan_and_inf_in_their_rows(kernels, dtype):
     A, B = np.ones((9, 5), dtype), np.ones((5, 23), dtype)
     A[4, 2], A[6, 0] = np.nan, np.inf
     out = np.empty((9, 23), dtype)
-    kernels.multiply(A, B, out)
+    kernels.matmul(A, B, out)
     assert np.isnan(out[4]).all()
     assert np.all(out[6] == np.inf)
     assert np.all(out[[0, 1, 2, 3, 5, 7, 8]] == 5)
