@@ -19,9 +19,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.checking.draws import draw  # noqa: E402
-
 from fastbp.checking import gradcheck  # noqa: E402
+from tests.checking.draws import draw  # noqa: E402
 
 
 def main() -> int:
@@ -71,8 +70,10 @@ def render() -> None:
     from gradcheck_zoo import replace_between
 
     r = json.loads((ROOT / "bench" / "results" / "gradcheck_draws.json").read_text())
-    text = (f"{r['draws']:,} draws (seeds {r['first seed']} to {r['first seed'] + r['draws'] - 1}), {r['wrong']:,} wrong and "
-            f"{r['right']:,} right: {r['missed']} missed, {r['false alarms']} right ones refused, {r['other blocks named']} "
+    text = (f"{r['draws']:,} draws (seeds {r['first seed']} to {r['first seed'] + r['draws'] - 1}), "
+            f"{r['wrong']:,} wrong and "
+            f"{r['right']:,} right: {r['missed']} missed, {r['false alarms']} right ones refused, "
+            f"{r['other blocks named']} "
             f"with another set of blocks named, {r['right but undecided']} right ones undecided; "
             f"{r['evaluations per check']} evaluations a check on average.")
     replace_between("draws", text)

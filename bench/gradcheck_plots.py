@@ -64,7 +64,8 @@ def clarke() -> None:
     axes[0].plot([1, 0], [0, 1], "o-", linewidth=3, label="generalised derivative")
     axes[0].plot([0.5], [0.5], "s", label="(0.5, 0.5): right")
     axes[0].plot([1], [1], "rx", markersize=10, label="(1, 1): wrong")
-    axes[0].set(title="max(a, b) where a = b", xlabel="entry of a", ylabel="entry of b", xlim=(-0.2, 1.4), ylim=(-0.2, 1.4))
+    axes[0].set(title="max(a, b) where a = "
+                      "b", xlabel="entry of a", ylabel="entry of b", xlim=(-0.2, 1.4), ylim=(-0.2, 1.4))
     corners = np.array([[0, 2], [1, 1], [0, 0], [-1, 1], [0, 2]])
     axes[1].fill(corners[:, 0], corners[:, 1], alpha=0.3)
     axes[1].plot(corners[:, 0], corners[:, 1], "o-", label="generalised derivative")

@@ -24,9 +24,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.checking.zoo import RIGHT, WRONG  # noqa: E402
-
 from fastbp.checking import gradcheck  # noqa: E402
+from tests.checking.zoo import RIGHT, WRONG  # noqa: E402
 
 Accepts = Callable[[Any], bool]
 

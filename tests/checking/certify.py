@@ -115,7 +115,7 @@ def in_hull(vectors, target, slack):
 
 def kink_label_holds(case, gradient, rng):
     """Right cases lie in the hull of nearby gradients; wrong ones do not, and do once the wrong blocks are left out."""
-    entries = chosen_entries(case, rng, 24)
+    entries = chosen_entries(case, rng, 12)
     vectors = nearby_gradients(case, entries, rng)
     size = max(np.abs(vectors).max(), 1e-12)
     slack = np.full(len(entries), (1e-3 if case.dtype == "f4" else 1e-4) * size)

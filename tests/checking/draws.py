@@ -72,7 +72,7 @@ def draw(seed: int) -> Draw:
         hidden[int(rng.integers(depth))] = str(rng.choice(KINKED))
     output, loss = HEADS[int(rng.integers(len(HEADS)))]
     if output == "softmax" and sizes[-1] < 2:
-        sizes = sizes[:-1] + (3,)
+        sizes = (*sizes[:-1], 3)
     net = Net(sizes, tuple(hidden), output, loss, N=int(rng.integers(1, 24)), seed=int(rng.integers(1 << 30)),
               clip=None, reduction=str(rng.choice(["mean", "sum"])), decay=float(rng.choice([0.0, 0.1])),
               spread=float(rng.choice([0.5, 1.0, 2.0])))

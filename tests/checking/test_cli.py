@@ -57,7 +57,8 @@ class TestExitCode:
         assert words in capsys.readouterr().out
 
     @pytest.mark.parametrize("arguments", [
-        ["no_such_module:f"], ["my_gradients:no_such_function"], ["my_gradients"], ["my_gradients:right", "--size", "0"],
+        ["no_such_module:f"], ["my_gradients:no_such_function"], ["my_gradients"],
+        ["my_gradients:right", "--size", "0"],
         ["my_cases:broken", "--size", "3"],
     ])
     def test_what_cannot_run_is_neither_wrong_nor_undecided(self, arguments, capsys):

@@ -8,7 +8,7 @@ from fastbp.checking import gradcheck
 from .draws import draw
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 10_000_000))
 def test_no_miss_and_no_false_alarm(seed):
     case = draw(seed)

@@ -275,7 +275,7 @@ for g in (3.0, 0.0, 1.5):
 function("huber at its edge", "kink", huber, lambda w: np.clip(w, -1, 1), [1.0, -1.0, 0.3, 4.0])
 function("relu(x)^2 at 0", "kink", lambda w, dt: (relu(w) ** 2).sum(), lambda w: 2 * relu(w), [0.0, 1.0, 0.0])
 function("x |x| at 0", "kink", lambda w, dt: (w * np.abs(w)).sum() + w.sum(), lambda w: 2 * np.abs(w) + 1, [0.0, 0.3])
-for s, slope in ((0.0, 2.0), (1.0, 1.0)):
+for slope in (2.0, 1.0):
     function(f"elu with alpha 2 at 0, slope {slope}", "kink", lambda w, dt: np.where(w > 0, w, 2 * np.expm1(
         np.minimum(w, 0))).sum(), lambda w, v=slope: np.where(w == 0, v, 1.0), [0.0, 1.0], kink=True)
 function("|x|^1.5 at 0", "rough", lambda w, dt: (np.abs(w) ** dt(1.5)).sum(),

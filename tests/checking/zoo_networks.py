@@ -91,7 +91,7 @@ class Net:
             self.T = rng.integers(0, 2, size=(self.N, k)).astype(dt)
         self.sw = rng.uniform(0.5, 2.0, self.N).astype(dt) if self.weights else None
         self.layout = []
-        for i, (a, b) in enumerate(zip(self.sizes, self.sizes[1:])):
+        for i, (a, b) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
             self.layout += [(f"W{i}", (a, b)), (f"b{i}", (b,))]
         pieces = []
         for name, shape in self.layout:
@@ -131,7 +131,7 @@ class Net:
 
     def value(self, w, dt=None):
         dt = np.dtype(dt or self.dtype).type
-        P, A, Z = self.forward(w, dt)
+        P, A, _Z = self.forward(w, dt)
         y, T = A[-1], self.targets(dt)
         c = dt(self.clip) if self.clip else dt(EPS[self.dtype])
         if self.loss == "squared_error":

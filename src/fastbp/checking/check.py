@@ -107,7 +107,7 @@ class Check:
         return self.report(verdict, reports, advice)
 
     def report(self, verdict: str, blocks: list[BlockReport], advice: str = "") -> Report:
-        return Report(verdict, blocks, self.findings, getattr(self.problem, "loss0", math.nan),
+        return Report(verdict, blocks, self.findings, self.problem.loss0,
                       self.problem.evaluations, self.noise.level, self.noise.text, advice,
                       self.problem.blocks, getattr(self, "gradient", None))
 
@@ -147,7 +147,7 @@ class Check:
                              advice="To decide: choose a w0 at which the loss is finite.")
         again, gradient_again = problem.loss_and_gradient(w0)
         sides = [a for a in (first_raw, problem.last_raw_grad) if isinstance(a, np.ndarray)]
-        if not problem.fixed_gradient and len(sides) == 2 and np.shares_memory(*sides):
+        if not problem.fixed_gradient and len(sides) == 2 and np.shares_memory(sides[0], sides[1]):
             add(Finding("same buffer", "f returns the same array each time, so an earlier gradient changes under the "
                                        "caller's hands; here every gradient was copied"))
         elsewhere = w0 + 1e-3 * self.plain_scale() * self.rng.uniform(-1, 1, w0.size)
@@ -344,8 +344,9 @@ class Check:
             return False
         for _ in range(2):
             offset = setting.random_direction(slice(0, setting.scale.size))
+            point = self.problem.parameters.quantise(self.problem.w0 + 1e-6 * offset)
             try:
-                _, near = self.problem.loss_and_gradient(self.problem.parameters.quantise(self.problem.w0 + 1e-6 * offset))
+                _, near = self.problem.loss_and_gradient(point)
             except BadGradient:
                 return False
             slope = float(near[line.support] @ line.direction[line.support])

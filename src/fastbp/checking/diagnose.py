@@ -137,7 +137,7 @@ def adapt(net: Network, setting: Setting) -> tuple[Network | None, str]:
     def explains(candidate: Network) -> bool:
         values = [candidate.value(w) for w, _ in points]
         return all(abs(v - loss) <= digits * max(abs(loss), abs(v)) + 10 * setting.noise
-                   for v, (_, loss) in zip(values, points))
+                   for v, (_, loss) in zip(values, points, strict=False))
 
     if explains(net):
         return net, ""
@@ -147,8 +147,8 @@ def adapt(net: Network, setting: Setting) -> tuple[Network | None, str]:
         if penalty:
             decayed = replace(net, decay=(problem.loss0 - plain) / penalty, decay_biases=on_biases)
             if explains(decayed):
-                return decayed, f"the loss contains weight decay of {decayed.decay:.6g}" + (" on biases too" if on_biases
-                                                                                           else "")
+                where = " on biases too" if on_biases else ""
+                return decayed, f"the loss contains weight decay of {decayed.decay:.6g}{where}"
     if net.loss != "squared_error":
         smooth = replace(net, smoothing=1.0).value(problem.w0) - plain
         if smooth:
@@ -228,7 +228,8 @@ def pairs_of_mistakes(net: Network, w: Vector, user: Vector, right: Vector, vect
                 continue
             fits, distance = same(both, user, setting)
             if fits:
-                found.append((Mistake(f"{first.code} + {second.code}", f"Two mistakes at once. {first.text} {second.text}",
+                found.append((Mistake(f"{first.code} + {second.code}", f"Two mistakes at once. {first.text} "
+                                                                       f"{second.text}",
                                       f"{first.remedy}; {second.remedy}"), distance))
                 if len(found) >= 3:
                     return found

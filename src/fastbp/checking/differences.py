@@ -211,7 +211,7 @@ class Line:
         a, b, c = telling[-3:]
         first, last = abs(a.conflict) / abs(b.conflict), abs(b.conflict) / abs(c.conflict)
         power = 0.2  # at least like h ** 0.2
-        return first > (a.h / b.h) ** power and last > (b.h / c.h) ** power
+        return bool(first > (a.h / b.h) ** power and last > (b.h / c.h) ** power)
 
     def side(self, allowed: float) -> tuple[int, Estimate]:
         """Does the gradient fit the slope on one side of the centre (+1 ahead, -1 behind), but not on the other?

@@ -378,7 +378,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
             outcome.unclear.append(block.name)
         else:
             outcome.wrong.append(block.name)
-            outcome.reasons[block.name] = "valid by itself, but no choice of sides gives all blocks their values at once"
+            outcome.reasons[block.name] = "valid by itself, but no choice of sides gives all blocks theirs at once"
     if outcome.wrong and tried and len(tried[0].offsets) >= 2:
         outcome.right_nearby = all(tried[0].verify(i, b) is True for i in (0, 1) for b in doubtful
                                    if b.name in outcome.wrong)

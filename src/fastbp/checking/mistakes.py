@@ -22,7 +22,7 @@ CANONICAL = {("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy"), 
 
 def _sigmoid(z: Matrix) -> Matrix:
     e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1, e) / (1 + e)
+    return np.asarray(np.where(z >= 0, 1, e) / (1 + e))
 
 
 def _normal(z: Matrix) -> tuple[Matrix, Matrix]:
@@ -106,7 +106,7 @@ class Network:
     def split(self, w: Vector) -> list[Matrix]:
         """W0, b0, W1, b1, ... as arrays."""
         pieces, start = [], 0
-        for a, b in zip(self.sizes, self.sizes[1:]):
+        for a, b in zip(self.sizes, self.sizes[1:], strict=False):
             for shape in ((a, b), (b,)):
                 stop = start + math.prod(shape)
                 pieces.append(w[start:stop].reshape(shape))
@@ -121,7 +121,7 @@ class Network:
         return P, A, Z
 
     def targets(self, smoothing: float) -> Matrix:
-        return self.T * (1 - smoothing) + smoothing * self.T.sum(1, keepdims=True) / self.sizes[-1]
+        return np.asarray(self.T * (1 - smoothing) + smoothing * self.T.sum(1, keepdims=True) / self.sizes[-1])
 
     def row_weights(self, m: dict[str, Any]) -> Vector:
         n = len(self.X)
@@ -245,15 +245,18 @@ def _rearranged(G: list[Matrix], how: str) -> Vector:
     pieces: list[Matrix] = []
     for i in range(0, len(G), 2):
         W, b = G[i], G[i + 1]
-        pieces += {
-            "bias first": lambda W=W, b=b: [b, W],
-            "all transposed": lambda W=W, b=b: [W.T, b],
-            "Fortran order": lambda W=W, b=b: [W.ravel(order="F"), b],
-            "bias as first column": lambda W=W, b=b: [np.hstack([b[:, None], W.T])],
-            "bias as last column": lambda W=W, b=b: [np.hstack([W.T, b[:, None]])],
-            "weights before biases": lambda W=W, b=b: [W],
-            "last layer first": lambda W=W, b=b: [W, b],
-        }[how]()
+        if how == "bias first":
+            pieces += [b, W]
+        elif how == "all transposed":
+            pieces += [W.T, b]
+        elif how == "Fortran order":
+            pieces += [W.ravel(order="F"), b]
+        elif how == "bias as first column":
+            pieces += [np.hstack([b[:, None], W.T])]
+        elif how == "bias as last column":
+            pieces += [np.hstack([W.T, b[:, None]])]
+        elif how == "weights before biases":
+            pieces += [W]
     if how == "weights before biases":
         pieces += [G[i] for i in range(1, len(G), 2)]
     if how == "last layer first":
@@ -282,8 +285,10 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
     else:
         formula = "dE/dy = -t / y (zero where the clip is active), then delta = dE/dy times the output's derivative"
     if (net.output, net.loss) not in CANONICAL:
-        yield Mistake("delta = y - t", f"The output layer uses delta = y - t. That is dE/dz only for sigmoid with binary "
-                      f"cross-entropy, softmax with cross-entropy and identity with squared error; here it is a {pair}.",
+        yield Mistake("delta = y - t", f"The output layer uses delta = y - t. That is dE/dz only for sigmoid "
+                                       f"with binary "
+                      f"cross-entropy, softmax with cross-entropy and identity with squared error; here it is a "
+                      f"{pair}.",
                       formula, {"delta": "y - t"})
     if net.output not in ("identity", "softmax"):
         yield Mistake("output derivative missing", "The output layer passes on dE/dy without multiplying by act'(z).",
@@ -293,21 +298,26 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
         yield Mistake("output derivative 1 - y", "The derivative of the output activation is taken to be 1 - y.",
                       "tanh' = 1 - y^2; sigmoid' = y (1 - y)", {"delta": "1 - y"})
     if net.output == "softmax":
-        yield Mistake("softmax diagonal only", "Only the diagonal of softmax's derivative is used, y (1 - y), as if its "
+        yield Mistake("softmax diagonal only", "Only the diagonal of softmax's derivative is used, y (1 - y), as "
+                                               "if its "
                       "outputs did not share a denominator.", "dE/dz = y * (dE/dy - sum(dE/dy * y))", {"softmax": True})
     if net.loss != "squared_error" and not (net.clip is None and (net.output, net.loss) in CANONICAL):
-        yield Mistake("clip ignored", "The loss clips y before the logarithm, the backward pass does not: where the clip "
+        yield Mistake("clip ignored", "The loss clips y before the logarithm, the backward pass does not: where "
+                                      "the clip "
                       "is active the loss does not move, so its derivative is zero.",
                       "dE/dy = 0 where y <= c (or 1 - y <= c)", {"clip": "ignored"})
         yield Mistake("clip on the wrong side", "The backward pass sets the derivative to zero where the clip is not "
-                      "active, and keeps it where it is.", "keep 1/y where y > c, zero elsewhere", {"clip": "wrong side"})
+                      "active, and keeps it where it is.", "keep 1/y where y > c, zero "
+                                                           "elsewhere", {"clip": "wrong side"})
     for i in range(L - 1):
         act, where = net.hidden[i], f"hidden layer {i + 1} ({net.hidden[i]})"
         right = f"delta_{i + 1} = (delta_{i + 2} @ W{i + 1}.T) * {act}'(z_{i + 1})"
         if act != "identity":
-            yield Mistake("act' missing", f"The derivative of the activation is missing in {where}: the error is passed "
+            yield Mistake("act' missing", f"The derivative of the activation is missing in {where}: the error is "
+                                          f"passed "
                           "down through the weights alone.", right, {"slope": ("missing", i)})
-            yield Mistake("act' at a", f"In {where} the derivative is taken at a, the activation's result, instead of at "
+            yield Mistake("act' at a", f"In {where} the derivative is taken at a, the activation's result, "
+                                       f"instead of at "
                           "z, its argument.", right, {"slope": ("at a", i)})
         if act in ("tanh", "sigmoid"):
             yield Mistake("1 - a", f"In {where} the derivative is taken to be 1 - a.",
@@ -324,7 +334,8 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
                           f"In {where} the derivative is that of {whose} ({other}).", right, {"slope": (other, i)})
     for i in range(1, L):
         if net.sizes[i] == net.sizes[i + 1]:
-            yield Mistake("W not transposed", f"The error is passed down through W{i} instead of its transpose; the shapes "
+            yield Mistake("W not transposed", f"The error is passed down through W{i} instead of its transpose; "
+                                              f"the shapes "
                           "happen to agree because the matrix is square.", f"delta_{i + 1} @ W{i}.T",
                           {"not transposed": i})
         yield Mistake("z for a", f"The gradient of W{i} uses z, before the activation, instead of a.",
@@ -343,17 +354,20 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
             yield Mistake("1/N missing", f"The division by the number of examples ({n}) is missing {where}.",
                           "divide by N exactly once", {"scaled": {k: float(n) for k in blocks}})
         if n > 1 and biases:
-            yield Mistake("bias mean for sum", f"The bias gradient is the mean over the examples where it should be the "
+            yield Mistake("bias mean for sum", f"The bias gradient is the mean over the examples where it should "
+                                               f"be the "
                           f"sum, {where}.", "grad b = delta.sum(axis=0)", {"scaled": {k: 1 / n for k in blocks}})
         elif n > 1:
-            yield Mistake("1/N twice", f"The gradient is divided by the number of examples ({n}) once too often, {where}.",
+            yield Mistake("1/N twice", f"The gradient is divided by the number of examples ({n}) once too often, "
+                                       f"{where}.",
                           "divide by N exactly once", {"scaled": {k: 1 / n for k in blocks}})
         for factor, name in ((2.0, "twice too large"), (0.5, "half as large as it should be")):
             yield Mistake("factor", f"The gradient is {name} {where} (a forgotten or doubled 1/2 in the loss?).",
                           "the derivative of 0.5 (y - t)^2 is (y - t)", {"scaled": {k: factor for k in blocks}})
         k_out = net.sizes[-1]
         if k_out > 2:
-            yield Mistake("1/K", f"The gradient is divided by the number of outputs ({k_out}) {where}, the loss is not.",
+            yield Mistake("1/K", f"The gradient is divided by the number of outputs ({k_out}) {where}, the loss "
+                                 f"is not.",
                           "a mean over all entries of y divides by N K", {"scaled": {k: 1 / k_out for k in blocks}})
         yield Mistake("sign", f"The sign is wrong {where}: t - y where y - t belongs?", "the gradient points uphill",
                       {"scaled": {k: -1.0 for k in blocks}})
@@ -361,7 +375,8 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
                       "grad W = a.T @ delta, grad b = delta.sum(axis=0)", {"scaled": {k: 0.0 for k in blocks}})
     for how, text in (
         ("bias first", "Each layer's bias stands before its weights in the gradient, but after them in w."),
-        ("all transposed", "Every weight matrix is transposed in the gradient: (fan_out, fan_in) for (fan_in, fan_out)."),
+        ("all transposed", "Every weight matrix is transposed in the gradient: (fan_out, fan_in) for (fan_in, "
+                           "fan_out)."),
         ("Fortran order", "Every weight matrix is flattened column by column (Fortran, MATLAB) instead of row by row."),
         ("bias as first column", "The bias is the first column of the transposed weight matrix, [b, W.T], flattened."),
         ("bias as last column", "The bias is the last column of the transposed weight matrix, [W.T, b], flattened."),
@@ -378,7 +393,8 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
         yield Mistake("label smoothing ignored", f"The loss smooths its labels (by {net.smoothing:.3g}), the gradient "
                       "uses the hard ones.", "delta = y - smoothed t", {"smoothing": "ignored"})
     if net.decay:
-        yield Mistake("weight decay missing", f"The loss contains weight decay ({net.decay:.3g}), the gradient does not.",
+        yield Mistake("weight decay missing", f"The loss contains weight decay ({net.decay:.3g}), the gradient "
+                                              f"does not.",
                       "add lambda * W", {"decay": "missing"})
         yield Mistake("weight decay twice", "The weight decay is twice as large in the gradient as in the loss.",
                       "the derivative of (lambda / 2) W^2 is lambda W", {"decay": "twice"})
@@ -410,6 +426,7 @@ def updated_weights(net: Network, w: Vector, gradient: Vector) -> Mistake | None
     rate = float(change @ (gradient[part] - base[part])) / size
     if not 1e-9 < abs(rate) < 1e6:
         return None
-    return Mistake("updated weights used below", f"The weights of a layer are updated (with step {rate:.4g}) before the "
+    return Mistake("updated weights used below", f"The weights of a layer are updated (with step {rate:.4g}) "
+                                                 f"before the "
                    "error is passed down through them.", "pass the error down first, update all weights afterwards",
                    {"updated": rate})

@@ -91,6 +91,7 @@ def _level_on_line(problem: Problem, scale: Vector, spacing: float, rng: np.rand
         # place, which is ordinary rounding.
         jumps = steps[steps > 0]
         quantum = float(jumps.min())
-        if quantum > 8 * np.spacing(abs(values[0])) and np.allclose(jumps / quantum, np.round(jumps / quantum), atol=1e-2):
+        counts = jumps / quantum
+        if quantum > 8 * np.spacing(abs(values[0])) and np.allclose(counts, np.round(counts), atol=1e-2):
             return 0.3 * quantum, True  # the spread of a rounding error
     return level_from_differences(values) or 0.0, False

@@ -93,7 +93,8 @@ def explain_block(setting: Setting, m: Measured, rows: int | None) -> Iterator[C
     gg = float(m.g @ m.g)
     c = float(m.g @ m.n) / gg if gg else 0.0
     if m.fits(m.g):
-        yield Cause("entries", (name,), "Only a few entries are wrong: an index, a special case or a write to the wrong "
+        yield Cause("entries", (name,), "Only a few entries are wrong: an index, a special case or a write to "
+                                        "the wrong "
                     "place rather than a formula.", f"all of {m.g.size} entries chosen at random agree")
         return
     if c and m.fits(c * m.g):
@@ -111,7 +112,8 @@ def explain_block(setting: Setting, m: Measured, rows: int | None) -> Iterator[C
         other = whole.reshape(shape, order="F")
         if min(shape) > 1 and shape[0] != shape[1] and m.fits(other[index[0], index[1]]):
             yield Cause("fortran", (name,), "The block is flattened column by column (Fortran, MATLAB) instead of row "
-                            "by row; or it is a transposed matrix.", "read in Fortran order it agrees with the numerical "
+                            "by row; or it is a transposed matrix.", "read in Fortran order it agrees with the "
+                                                                     "numerical "
                             "derivative")
     ww = float(m.w @ m.w)
     difference = m.g - m.n
@@ -120,14 +122,16 @@ def explain_block(setting: Setting, m: Measured, rows: int | None) -> Iterator[C
         if rate and m.fits(m.g - rate * m.w) and np.abs(rate * m.w).max() > 1e-5 * largest:
             what = "is added to the gradient but not to the loss (or twice)" if rate > 0 else \
                 "is in the loss but missing from the gradient"
-            yield Cause("weight decay", (name,), f"The difference is proportional to w: weight decay of {abs(rate):.6g} * w "
+            yield Cause("weight decay", (name,), f"The difference is proportional to w: weight decay of "
+                                                 f"{abs(rate):.6g} * w "
                         f"{what}.", f"analytic - numerical = {rate:.8g} x w in all entries compared")
     if m.fits(m.g - float(np.mean(difference))) and m.g.size > 1:
         yield Cause("constant", (name,), f"A constant, {np.mean(difference):.6g}, is added to every entry.",
                     "analytic - numerical is the same in all entries compared")
     if m.complete and m.g.size > 2:
         order = np.argsort(m.g), np.argsort(m.n)
-        same = np.abs(m.g[order[0]] - m.n[order[1]]) <= 1e-5 * np.abs(m.n[order[1]]) + 3 * m.bars[order[1]] + 1e-6 * m.size
+        allowed = 1e-5 * np.abs(m.n) + 3 * m.bars + 1e-6 * m.size
+        same = np.abs(m.g[order[0]] - m.n[order[1]]) <= allowed[order[1]]
         if same.all():
             yield Cause("permuted", (name,), "The right numbers in another order: the entries are permuted.",
                         "sorted by size, analytic and numerical entries agree; " + describe_move(m, shape))
@@ -204,13 +208,16 @@ def explain_arrangement(setting: Setting, blocks: list[Block], measured: dict[st
     last = max((k for k, bad in enumerate(wrong) if bad), default=-1)
     first_right = next((k for k, bad in enumerate(wrong) if not bad), len(names))
     if 1 < last + 1 == first_right < len(names):
-        yield Cause("from here down", tuple(failed), f"All blocks up to {names[last]} are wrong, all after it are right: "
-                    f"the error that is passed down from {names[last + 1]} goes wrong on its way (the transposed weights, "
+        yield Cause("from here down", tuple(failed), f"All blocks up to {names[last]} are wrong, all after it "
+                                                     f"are right: "
+                    f"the error that is passed down from {names[last + 1]} goes wrong on its way (the transposed "
+                    f"weights, "
                     "or the derivative of the activation there).", "wrong blocks are exactly the first "
                     f"{last + 1} of {len(names)}")
     vectors = [b.name for b in blocks if len(b.shape) == 1]
     if len(failed) > 1 and vectors and sorted(failed) == sorted(vectors):
-        yield Cause("biases only", tuple(failed), "Exactly the biases (vectors) are wrong, the weights are right: the error "
+        yield Cause("biases only", tuple(failed), "Exactly the biases (vectors) are wrong, the weights are "
+                                                  "right: the error "
                     "delta is right, its sum over the examples is not.", "weights agree in every block")
 
 
@@ -231,7 +238,9 @@ def merge(causes: list[Cause]) -> list[Cause]:
         for k, earlier in enumerate(merged):
             both_plain = math.isnan(cause.value) and math.isnan(earlier.value)
             if cause.code == earlier.code and (both_plain or math.isclose(cause.value, earlier.value, rel_tol=1e-2)):
-                text = earlier.text if both_plain or len(earlier.blocks) > 1 else earlier.text + " The same in all of them."
+                text = earlier.text
+                if not both_plain and len(earlier.blocks) == 1:
+                    text += " The same in all of them."
                 merged[k] = replace(earlier, blocks=earlier.blocks + cause.blocks, text=text,
                                     evidence=f"{earlier.evidence}; {cause.blocks[0]}: {cause.evidence}"
                                     if len(earlier.blocks) < 3 else earlier.evidence)

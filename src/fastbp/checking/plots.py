@@ -34,7 +34,7 @@ def draw_report(report: Report, path: str | None = None) -> Any:
     if worst:
         left.legend(fontsize=7)
     verdicts = {"correct": 0.0, "undecided": 0.5, "wrong": 1.0}
-    for axis, block in zip(axes[1:], maps):
+    for axis, block in zip(axes[1:], maps, strict=False):
         grid = np.atleast_2d(relative_error_map(block))
         grid = grid.reshape(grid.shape[0], -1)
         image = axis.imshow(np.log10(np.maximum(grid, 1e-12)), vmin=-12, vmax=0, cmap="viridis", aspect="auto")

@@ -93,7 +93,7 @@ class Parameters:
             names = [f"[{i}]" for i in self.keys]
         else:
             arrays, names = [_as_array(w0)], ["w"]
-        for array, name in zip(arrays, names):
+        for array, name in zip(arrays, names, strict=False):
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"w0 must hold real numbers, block {name!r} has dtype {array.dtype}")
             if array.size and not np.all(np.isfinite(array)):
@@ -104,7 +104,7 @@ class Parameters:
         if self.w0.size == 0:
             raise ValueError("w0 must hold at least one parameter, got none")
         if layout is None:
-            named = list(zip(names, self.shapes))
+            named = list(zip(names, self.shapes, strict=False))
         else:
             if self.kind != "array":
                 raise ValueError("layout is for a flat w0; a dict or list of arrays names its own blocks")
@@ -141,14 +141,14 @@ class Parameters:
     def pack(self, w: Vector) -> Any:
         """A fresh structure of the user's own kind that holds ``w``."""
         pieces, start = [], 0
-        for shape, dtype in zip(self.shapes, self.dtypes):
+        for shape, dtype in zip(self.shapes, self.dtypes, strict=False):
             stop = start + math.prod(shape)
             pieces.append(w[start:stop].astype(dtype, copy=True).reshape(shape))
             start = stop
         if self.kind == "array":
             return pieces[0]
         if self.kind == "dict":
-            return dict(zip(self.keys, pieces))
+            return dict(zip(self.keys, pieces, strict=False))
         return tuple(pieces) if self.kind == "tuple" else pieces
 
     def unpack(self, packed: Any) -> Vector:
@@ -163,7 +163,7 @@ class Parameters:
         if not self.coarse:
             return w
         w, start = w.copy(), 0
-        for shape, dtype in zip(self.shapes, self.dtypes):
+        for shape, dtype in zip(self.shapes, self.dtypes, strict=False):
             stop = start + math.prod(shape)
             if dtype.itemsize < 8:
                 w[start:stop] = w[start:stop].astype(dtype)
@@ -193,7 +193,7 @@ class Parameters:
                                             f"got {got}")
             pieces = [_as_array(grad[k]) for k in keys]
             shapes, names = self.shapes, [f"gradient block {k!r}" for k in keys]
-        for piece, shape, name, key in zip(pieces, shapes, names, self.keys or [None]):
+        for piece, shape, name, key in zip(pieces, shapes, names, self.keys or [None], strict=False):
             if piece.dtype.kind not in "fiub":
                 raise BadGradient("dtype", f"{name} must hold real numbers, got dtype {piece.dtype}")
             if piece.size != math.prod(shape):
@@ -242,6 +242,7 @@ class Problem:
         self.w0 = self.parameters.w0
         self.blocks = self.parameters.blocks
         self.evaluations = 0
+        self.loss0 = math.nan  # the loss at w0, once it has been asked for
         self.gradient_unit = float(np.finfo(np.float64).eps)
         self.loss_unit = float(np.finfo(np.float64).eps)
         self.last_raw_grad: Any = None

@@ -115,14 +115,14 @@ def render(report: Report) -> str:
     lines += [f"note: {f.text}" for f in report.findings]
     width = max([len(b.name) for b in report.blocks] or [0])
     for block in report.blocks:
-        lines.append(f"  {block.name:{width}}  {str(block.shape):12}  {block.verdict:9}  {block.reason}")
+        lines.append(f"  {block.name:{width}}  {block.shape!s:12}  {block.verdict:9}  {block.reason}")
         pad = " " * (width + 4)
         if block.worst is not None:
             label = "worst entry" if block.verdict == "wrong" else "entry looked at"
             lines.append(f"{pad}{label} {describe_entry(block.worst)}")
         for entry in block.kinks[:4]:
             index = ", ".join(str(i) for i in entry.index)
-            low, high = sorted((entry.behind, entry.ahead))
+            _low, _high = sorted((entry.behind, entry.ahead))
             lines.append(f"{pad}kink at [{index}]: slope {number(entry.behind)} below, {number(entry.ahead)} above, "
                          f"analytic {number(entry.analytic)}")
     if report.advice:

@@ -9,6 +9,7 @@ with the larger disagreement, until single entries are left; those are then look
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -115,7 +116,7 @@ def disagrees(setting: Setting, line: Line, estimate: Estimate, allowed: float) 
 def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
     """Compare the gradient along a few random directions within ``block``.
 
-    Should noise hide more than ``limit`` of the largest entry (or a tenth of that of the block as a whole), the
+    Should noise hide more than ``limit`` of the largest entry (or a fifth of that of the block as a whole), the
     block is looked at in pieces: the fewer entries move, the larger the steps that stay clear of kinks and
     curvature, and the smaller the part that noise plays.
     """
@@ -128,7 +129,7 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
         fine = Screened(block)
         edges = np.unique(np.linspace(block.start, block.stop, pieces + 1).astype(int))
         views = []
-        for start, stop in zip(edges[:-1], edges[1:]):
+        for start, stop in itertools.pairwise(edges):
             piece, part = Screened(block), slice(int(start), int(stop))
             _screen_part(setting, block, part, limit, piece)
             fine.lines += piece.lines
@@ -168,7 +169,7 @@ def _hazy(setting: Setting, result: Screened, limit: float) -> bool:
 def _fine_enough(setting: Setting, result: Screened, limit: float) -> bool:
     largest = float(np.max(np.abs(setting.gradient[result.block.slice])))
     factor, error = result.common_factor()
-    return result.visible <= limit * largest and max(abs(factor), DECISIVE * error) <= 0.1 * limit
+    return result.visible <= limit * largest and max(abs(factor), DECISIVE * error) <= 0.2 * limit
 
 
 def _screen_part(setting: Setting, block: Block, part: slice, limit: float, result: Screened) -> None:
@@ -232,8 +233,9 @@ def _independent(setting: Setting, result: Screened, largest: float) -> bool:
         # Zero is claimed: the slope must be small beside what the loss does when moved by a whole scale.
         size = max([abs(setting.problem.loss0), *(line.reach for line in result.lines)])
         spread = np.min(setting.scale[result.block.slice])
-        return result.visible * spread <= 1e-6 * size or all(line.ladder() and line.ladder()[-1].flat
-                                                             for line in result.lines)
+        if bool(result.visible * spread <= 1e-6 * size):
+            return True
+        return all(line.ladder() and line.ladder()[-1].flat for line in result.lines)
     for line in result.lines:
         sample = line.measure(8.0)
         if sample is None or abs(sample.conflict) > sample.noise:
@@ -262,8 +264,8 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
     jump = line.kink() / scale
     analytic = float(setting.gradient[flat])
     ladder = line.ladder()
-    ahead, behind = (analytic + extrapolate([(s.h, side(s), 2 * s.noise) for s in ladder], power=1).value / scale
-                     for side in (lambda s: s.ahead, lambda s: s.behind))
+    ahead = analytic + extrapolate([(s.h, s.ahead, 2 * s.noise) for s in ladder], power=1).value / scale
+    behind = analytic + extrapolate([(s.h, s.behind, 2 * s.noise) for s in ladder], power=1).value / scale
     decided = wrong or DECISIVE * estimate.bar <= 100 * allowed
     return Entry(flat, block.name, block.index(flat), analytic, analytic + estimate.value / scale,
                  estimate.bar / scale, wrong, decided, jump, ahead, behind,

@@ -44,7 +44,9 @@ def mean_weights(vectors: list[Vector], target: Vector, unit: Vector) -> tuple[V
     """
     A = np.stack([(v - target) / unit for v in vectors], axis=1)
     size = max(1.0, float(np.abs(A).max(initial=0.0)))
-    reduced = np.linalg.qr(A / size, mode="r") if A.shape[0] > A.shape[1] + 8 else A / size
+    reduced: np.ndarray = A / size
+    if A.shape[0] > A.shape[1] + 8:
+        reduced = np.asarray(np.linalg.qr(reduced, mode="r"))
     system = np.vstack([reduced, np.ones(A.shape[1])])
     weights = nonnegative_least_squares(system, np.concatenate([np.zeros(reduced.shape[0]), [1.0]]))
     total = weights.sum()
