@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import importlib.metadata
 import json
 import multiprocessing
@@ -76,9 +77,21 @@ def _work(pipe: Connection, name: str, threads: int) -> None:
                 answer = _peak(threads)
             pipe.send(("ok", answer))
         except Exception as error:
-            pipe.send(
-                ("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-            )
+            pipe.send(("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
+
+
+def _products(module: Any, dtype: str) -> dict[str, float]:
+    """Time square matrix products on one core; GFLOP/s by size."""
+    import numpy as np
+    import peers
+
+    rates = {}
+    for size in (48, 64, 96, 128, 192, 256, 384, 512, 1024):
+        A, B, out = (np.full((size, size), 0.5, np.float32 if dtype == "f32" else np.float64) for _ in range(3))
+        call = functools.partial(module.matmul, A, B, out)
+        call()
+        rates[str(size)] = 2e-9 * size**3 / peers.best_time(call, 0.15)[0]
+    return rates
 
 
 def _peak(threads: int, seconds: float = 0.3) -> dict[str, Any]:
@@ -96,7 +109,7 @@ def _peak(threads: int, seconds: float = 0.3) -> dict[str, Any]:
         for _ in range(3):
             with ThreadPoolExecutor(threads) as crew:
                 together.append(sum(crew.map(module.peak, [seconds] * threads)))
-        found[dtype] = {"one": one, "all": max(*together, one)}
+        found[dtype] = {"one": one, "all": max(*together, one), "matmul": _products(module, dtype)}
     return found
 
 
@@ -125,9 +138,7 @@ class Worker:
             self.pipe.send((request, argument))
             state, answer = self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise RuntimeError(
-                f"the process of {self.name} ended (exit code {self.process.exitcode})"
-            ) from error
+            raise RuntimeError(f"the process of {self.name} ended (exit code {self.process.exitcode})") from error
         if state != "ok":
             raise RuntimeError(answer)
         return answer

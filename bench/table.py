@@ -80,9 +80,7 @@ def describe(result: Result) -> str:
 def header(names: list[str]) -> str:
     """Return the terminal table's head."""
     return (
-        f"best times in microseconds\n{'':58}"
-        + "".join(f"{name:>15}" for name in names)
-        + f"{'noise':>8}{'others':>8}"
+        f"best times in microseconds\n{'':58}" + "".join(f"{name:>15}" for name in names) + f"{'noise':>8}{'others':>8}"
     )
 
 
@@ -125,8 +123,12 @@ def roofline(result: Result) -> str:
         "Peak of multiply-adds measured, GFLOP/s (one core, all threads): "
         + ", ".join(f"{dtype} {peak[dtype]['one']:.1f}, {peak[dtype]['all']:.1f}" for dtype in ("f32", "f64"))
         + f"; instruction set {peak['isa']}",
-        f"{'share of the peak of all threads':50}{'MFLOP':>10}"
-        + "".join(f"{phase:>{w + 2}}" for phase, w in PHASES),
+        f"{'share of the peak of all threads':50}{'MFLOP':>10}" + "".join(f"{phase:>{w + 2}}" for phase, w in PHASES),
+    ]
+    lines[1:1] = [
+        f"{dtype}: a square matrix product on one core, share of its peak: "
+        + ", ".join(f"{size} {100 * rate / peak[dtype]['one']:.0f} %" for size, rate in peak[dtype]["matmul"].items())
+        for dtype in ("f32", "f64")
     ]
     for entry in result["cases"]:
         shares = phase_shares(entry, peak)
@@ -204,6 +206,15 @@ def full_table(result: Result) -> str:
         lines += [
             f"### Share of the measured peak ({peak['isa']}; GFLOP/s of all threads: "
             f"f32 {peak['f32']['all']:.0f}, f64 {peak['f64']['all']:.0f})",
+            "",
+            "| square matrix product, one core | " + " | ".join(peak["f32"]["matmul"]) + " |",
+            "|---|" + "---:|" * len(peak["f32"]["matmul"]),
+            *(
+                f"| {dtype} | "
+                + " | ".join(f"{100 * r / peak[dtype]['one']:.0f} %" for r in peak[dtype]["matmul"].values())
+                + " |"
+                for dtype in ("f32", "f64")
+            ),
             "",
             "| batch x network | MFLOP | forward | backward | gradient | Adam step |",
             "|---|---:|---:|---:|---:|---:|",
