@@ -65,30 +65,30 @@ def fit(f, unit, low, high, count, dtype, variable=lambda x: x, fixed=()):
     return rounded, max(map(abs, rest))
 
 
-def fit_ratio(f, low, high, top, bottom, dtype, rounds=12):
-    """P of `top` and Q of `bottom` coefficients, Q's first 1, with P/Q close to f relatively."""
+def fit_ratio(f, unit, low, high, top, bottom, first, dtype, rounds=12):
+    """P of `top` and Q of `bottom` coefficients, Q's first given, with P/Q close to f, the error in unit(x)."""
     x = nodes(low, high, 8 * (top + bottom))
     x = [mpf(low) + (v - low) ** 2 / (mpf(high) - low) for v in x]      # denser near low
-    y = [f(v) for v in x]
+    y, units = [f(v) for v in x], [unit(v) for v in x]
     q = [mpf(1)] * len(x)
     weights = [mpf(1)] * len(x)
     best = None
     for step in range(rounds * 4):
-        columns = [[v ** j / (yi * qi) for v, yi, qi in zip(x, y, q)] for j in range(top)]
-        columns += [[-(v ** j) / qi for v, qi in zip(x, q)] for j in range(1, bottom)]
-        c = least_squares(columns, [1 / qi for qi in q], weights)
-        p_now = [mp.polyval(c[:top][::-1], v) for v in x]
+        # P - y Q over the Q of the step before: linear in the coefficients, and in the end the wanted error
+        columns = [[v ** j / (u * qi) for v, u, qi in zip(x, units, q)] for j in range(top)]
+        columns += [[-yi * v ** j / (u * qi) for v, yi, u, qi in zip(x, y, units, q)] for j in range(1, bottom)]
+        c = least_squares(columns, [yi / (u * qi) for yi, u, qi in zip(y, units, q)], weights)
         q = [mp.polyval(([1] + c[top:])[::-1], v) for v in x]
-        error = [abs(a / b / yi - 1) for a, b, yi in zip(p_now, q, y)]
+        error = [abs(mp.polyval(c[:top][::-1], v) / b - yi) / u for v, b, yi, u in zip(x, q, y, units)]
         if best is None or max(error) < best[0]:
             best = max(error), c
         if step >= rounds:
             weights = [w * e for w, e in zip(weights, error)]
             total = sum(weights)
             weights = [w / total + mpf(10) ** -30 for w in weights]
-    c = [round_to(v, dtype) for v in best[1]]
-    p, q = c[:top], [mpf(1)] + c[top:]
-    error = max(abs(mp.polyval(p[::-1], v) / mp.polyval(q[::-1], v) / yi - 1) for v, yi in zip(x, y))
+    c = [round_to(first * v, dtype) for v in best[1]]
+    p, q = c[:top], [round_to(first, dtype)] + c[top:]
+    error = max(abs(mp.polyval(p[::-1], v) / mp.polyval(q[::-1], v) - yi) / u for v, yi, u in zip(x, y, units))
     return p, q, error
 
 
@@ -137,22 +137,25 @@ def tables(dtype):
                    variable=lambda s: s * s)
     yield f"the same for |s| <= 1/3; {log2_of(error)}", "LOG_WIDE_R", c
 
-    top = 5 if f32 else 10
-    p, q, error = fit_ratio(mills, 0, 15 if f32 else 39, top, top + 1, dtype)
-    yield f"exp(t^2/2) Phi(-t) = P(t) / Q(t), t >= 0; {log2_of(error)}", "MILLS_P", p
-    yield "its denominator", "MILLS_Q", q
+    terms = 5 if f32 else 10
+    peak = round_to(1 / mp.sqrt(2 * mp.pi), dtype)      # as rounded, so that near 0 no error remains
+    # Q begins with 2, so that P begins with 4 peak, which is exact
+    p, q, error = fit_ratio(lambda t: peak / mills(t) - t, lambda t: peak / mills(t), 0, 15 if f32 else 39,
+                            terms, terms + 1, 2, dtype)
+    yield f"exp(t^2/2) Phi(-t) = NORMAL_PEAK Q(t) / (t Q(t) + P(t)), t >= 0; {log2_of(error)}", "MILLS_P", p
+    yield "", "MILLS_Q", q
 
     for name, y in (("SOFTPLUS", lambda z: mp.log1p(mp.exp(z))), ("GELU", lambda z: z * mp.ncdf(z)),
                     ("SILU", lambda z: z / (1 + mp.exp(-z)))):
-        root = mp.findroot(lambda z: y(z) - 1, 1)
-        high = round_to(root, dtype)
+        one = mp.findroot(lambda z: y(z) - 1, 1)
+        high = round_to(one, dtype)
 
         def slope(d):
-            return (1 - y(root + d)) / d if abs(d) > mpf(10) ** -20 else -mp.diff(y, root)
+            return (1 - y(one + d)) / d if abs(d) > mpf(10) ** -20 else -mp.diff(y, one)
 
         c, error = fit(slope, lambda d: abs(slope(d)), mpf(-0.25), mpf(0.25), 6 if f32 else 13, dtype)
         yield f"where {name.lower()} is 1", f"{name}_ONE_HIGH", high
-        yield "", f"{name}_ONE_LOW", round_to(root - high, dtype)
+        yield "", f"{name}_ONE_LOW", round_to(one - high, dtype)
         yield f"1 - {name.lower()} = d T(d), d = z - that, |d| <= 1/4; {log2_of(error)}", f"{name}_ONE_T", c
 
     high, low = split_constant(ln2, dtype, 8 if f32 else 12)
@@ -160,7 +163,7 @@ def tables(dtype):
     yield "", "LOG2_LOW", low
     yield "1 / log 2", "INVERSE_LOG2", round_to(1 / ln2, dtype)
     yield "sqrt(1/2), where the logarithm's mantissas begin", "SQRT_HALF", round_to(mp.sqrt(mpf(1) / 2), dtype)
-    yield "1 / sqrt(2 pi)", "NORMAL_PEAK", round_to(1 / mp.sqrt(2 * mp.pi), dtype)
+    yield "1 / sqrt(2 pi)", "NORMAL_PEAK", peak
 
 
 def c_number(value, dtype):
