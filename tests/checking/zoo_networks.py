@@ -111,12 +111,19 @@ class Net:
     def split(self, w):
         out, k = [], 0
         for _, shape in self.layout:
-            m = int(np.prod(shape))
+            m = shape[0] * shape[1] if len(shape) == 2 else shape[0]
             out.append(w[k:k + m].reshape(shape))
             k += m
         return out
 
     def forward(self, w, dt):
+        w = np.asarray(w)
+        key = w.tobytes(), w.dtype, dt, self.X.tobytes()  # value and gradient ask for the same point in turn
+        if getattr(self, "latest", (None,))[0] != key:
+            self.latest = key, self.forward_afresh(w, dt)
+        return self.latest[1]
+
+    def forward_afresh(self, w, dt):
         P = [p.astype(dt) for p in self.split(np.asarray(w))]
         A, Z = [self.X.astype(dt)], []
         L = len(self.sizes) - 1

@@ -101,7 +101,7 @@ def diagnose(
     >>> def f(w):
     ...     return 0.5 * np.sum(w**2), 2 * w
     >>> diagnose(f, np.array([1.0, -2.0, 3.0])).codes
-    ['factor', 'weight decay']
+    ['factor']
     """
     if model is not None and layout is None:
         layout = list(model.layout)
