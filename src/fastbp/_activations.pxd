@@ -165,10 +165,10 @@ cdef inline inlined_void gelu(vreal z, vreal *a, vreal *d) noexcept nogil:
     q = polynomial(MILLS_Q, MILLS_Q_TERMS, t)
     tq = t * q
     bottom = tq + polynomial(MILLS_P, MILLS_P_TERMS, t)
-    # Phi(-t), times -t for z < 0, and the derivative at -t; at t they are one minus these
+    # Phi(-t), times -t for z < 0, and the derivative at -t; at t they are one minus these (t, not z: z may be inf)
     tail = scale((density * vselect(negative, -tq, q)) / bottom, w)
     change = scale(density * (q / bottom - t), w)
-    a[0] = vselect(negative, tail, z * (vset(1) - tail))
+    a[0] = vselect(negative, tail, z - t * tail)
     d[0] = vselect(negative, change, vset(1) - change)
 
 

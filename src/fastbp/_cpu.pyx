@@ -6,7 +6,8 @@ cdef extern from *:
     static int cpu_has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
                                            && __builtin_cpu_supports("bmi2"); }
     static int cpu_has_avx512(void) { return cpu_has_avx2() && __builtin_cpu_supports("avx512f")
-        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"); }
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512vl"); }
     #else
     static int cpu_has_avx2(void) { return 0; }
     static int cpu_has_avx512(void) { return 0; }

@@ -212,9 +212,9 @@ cdef inline void pack_panel(
     const real *b, Py_ssize_t ldb, Py_ssize_t depth, Py_ssize_t columns, int V, real *packed,
 ) noexcept nogil:
     """Copy B[depth, columns] to [depth][V * VL], zeros past the last column."""
-    cdef Py_ssize_t p
+    cdef Py_ssize_t _row
     cdef int v
-    for p in range(depth):
+    for _row in range(depth):
         for v in range(V):
             vstore(packed + v * VL, load_edge(b + v * VL, columns - v * VL))
         packed += V * VL

@@ -1,10 +1,10 @@
 """The compiled layer: one module per (instruction set x dtype) is built from this file.
 
 Everything that computes is in the .pxd files: _gemm (products), _math and _activations (elementary functions), _layers
-(one layer), _losses (the head), _step (a whole step), _update (optimizers).  Here arrays come in.  Methods of `Network`
-take arrays only as they need them (C order, aligned, native, of the dtype, of the right shape, with values in their
-range), and return None when one is otherwise: then the caller (fastbp/mlp.py) finds out what is wrong, converts what
-can be converted, and calls again.  Nothing is written before all has been checked.
+(one layer), _losses (the head), _plan and _step (a whole step), _update (optimizers).  Here arrays come in.  Methods of
+`Network` take arrays only as they need them (C order, aligned, native, of the dtype, of the right shape, with values in
+their range), and return None when one is otherwise: then the caller (fastbp/mlp.py) finds out what is wrong, converts
+what can be converted, and calls again.  Nothing is written before all has been checked.
 """
 cimport cython
 cimport numpy as np
@@ -22,6 +22,7 @@ from fastbp._activations cimport *
 from fastbp._layers cimport *
 from fastbp._losses cimport *
 from fastbp._update cimport *
+from fastbp._plan cimport *
 from fastbp._step cimport *
 
 np.import_array()
@@ -341,7 +342,9 @@ cdef class Network:
         s.update.rule = NO_UPDATE
         return True
 
-    cdef bint clear_of_inputs(self, object out, np.ndarray parameters, object X, object Y, object sample_weight) noexcept:
+    cdef bint clear_of_inputs(
+        self, object out, np.ndarray parameters, object X, object Y, object sample_weight,
+    ) noexcept:
         """Whether out shares no memory with what the step reads."""
         cdef char *p = <char *> np.PyArray_DATA(out)
         cdef Py_ssize_t size = np.PyArray_NBYTES(out)
@@ -502,7 +505,7 @@ cdef class Network:
         return dX, out
 
 
-# ---- one layer, products and functions by themselves ------------------------------------------------------------------
+# ---- one layer, products and functions by themselves -----------------------------------------------------------------
 # The arrays are the caller's to check (fastbp/ops.py): all of the dtype, C order, of fitting shapes.
 
 def matmul(np.ndarray A, np.ndarray B, np.ndarray out, bint transposed=False):
@@ -529,7 +532,7 @@ def matmul(np.ndarray A, np.ndarray B, np.ndarray out, bint transposed=False):
 def dense_forward(np.ndarray X, np.ndarray W, np.ndarray b, int activation, np.ndarray a, np.ndarray z):
     """z = X W + b, a = act(z)."""
     cdef Py_ssize_t rows = X.shape[0], fan_in = W.shape[0], fan_out = W.shape[1], ld = padded_width(fan_out)
-    cdef Py_ssize_t row = 0, here, i, column, most = 96
+    cdef Py_ssize_t row = 0, here, i, most = 96
     cdef Py_ssize_t size = packed_size(fan_in + 1, fan_out)
     cdef const real *x = <const real *> np.PyArray_DATA(X)
     cdef real *out_a = <real *> np.PyArray_DATA(a)
@@ -578,8 +581,8 @@ cdef void return_softmax(Py_ssize_t rows, Py_ssize_t n, const real *z, Py_ssize_
             y[i * n + k] /= total
 
 
-def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int activation, np.ndarray dX, np.ndarray dW,
-                   np.ndarray db):
+def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int activation, np.ndarray dX,
+                   np.ndarray dW, np.ndarray db):
     """dz = dA * act'(z); dX = dz W^T, dW = X^T dz, db = column sums of dz."""
     cdef Py_ssize_t rows = X.shape[0], fan_in = W.shape[0], fan_out = W.shape[1], ld = padded_width(fan_out)
     cdef Py_ssize_t row = 0, here, i, column, most = 96
@@ -588,6 +591,7 @@ def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int 
     cdef const real *da = <const real *> np.PyArray_DATA(dA)
     cdef const real *logits = <const real *> np.PyArray_DATA(z)
     cdef real *dx = <real *> np.PyArray_DATA(dX)
+    cdef real *dw = <real *> np.PyArray_DATA(dW)
     cdef real *a
     cdef real *g
     cdef Weights w
@@ -616,7 +620,7 @@ def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int 
                 through_activation(activation, here, 1, g + here * ld, a + column, g + column, ld)
                 column += VL
             input_gradient(here, &w, g, ld, dx + row * fan_in)
-            weight_gradient(here, 0, fan_in, fan_out, x + row * fan_in, fan_in, g, ld, <real *> np.PyArray_DATA(dW), row > 0, NULL)
+            weight_gradient(here, 0, fan_in, fan_out, x + row * fan_in, fan_in, g, ld, dw, row > 0, NULL)
             bias_gradient(here, fan_out, g, ld, <real *> np.PyArray_DATA(db), row > 0)
             row += here
     PyMem_RawFree(packed)
@@ -705,11 +709,11 @@ cdef double multiply_adds(Py_ssize_t turns) noexcept nogil:
     cdef vreal acc[12]
     cdef vreal x = vset(<real> 0.999), y = vset(<real> 0.001)
     cdef real lanes[16]
-    cdef Py_ssize_t t
+    cdef Py_ssize_t _turn
     cdef int i
     for i in range(12):
         acc[i] = vset(<real> i)
-    for t in range(turns):
+    for _turn in range(turns):
         for i in range(12):
             acc[i] = acc[i] * x + y
     for i in range(1, 12):

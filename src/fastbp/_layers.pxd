@@ -101,8 +101,8 @@ cdef inline void multiply_deep(
     cdef Py_ssize_t k, begin = 0, end
     for k in range(blocks):
         end = depth * (k + 1) // blocks
-        multiply_panel(V, transposed, rows, end - begin, a + begin * (lda if transposed else 1), lda, b + begin * ldb, ldb,
-                       c, ldc, start if k == 0 else c, ld_start if k == 0 else ldc, last)
+        multiply_panel(V, transposed, rows, end - begin, a + begin * (lda if transposed else 1), lda,
+                       b + begin * ldb, ldb, c, ldc, start if k == 0 else c, ld_start if k == 0 else ldc, last)
         begin = end
 
 

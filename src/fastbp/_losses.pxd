@@ -1,9 +1,10 @@
 """The head of a network: output activation and loss together, from the logits z to the loss and dE/dz.
 
 (a) Nothing is formed by subtracting two nearly equal numbers.  An output activation gives y, 1 - y, their logs and
-    quotients, and y's distance from what it saturates at, from z (`Head` in _activations.pxd); softmax gives 1 - y_k as the sum of the other exponentials.
-(b) log(max(y, c)): whether the clip is active is decided from z, by two numbers made when the network is: y > c exactly
-    where z > z_low, and 1 - y > c exactly where z < z_high.  Without a clip these are -inf and inf.
+    quotients, and y's distance from what it saturates at, from z (`Head` in _activations.pxd); softmax gives 1 - y_k as
+    the sum of the other exponentials.
+(b) log(max(y, c)): whether the clip is active is decided from z, by two numbers made when the network is: y > c
+    exactly where z > z_low, and 1 - y > c exactly where z < z_high.  Without a clip these are -inf and inf.
 (c) The loss is added up in double.
 (d) nan stays nan: comparisons are written so that a nan is on the side that computes.
 """
@@ -23,7 +24,7 @@ cdef enum Loss:
 cdef struct HeadRule:
     int activation
     int loss
-    bint clipped            # log(max(y, clip)), false where the loss is the activation's canonical partner and clip None
+    bint clipped            # log(max(y, clip)); false where loss and activation are partners and clip is None
     double clip, log_clip
     double z_low, z_high    # numbers of the dtype
 
@@ -38,7 +39,7 @@ cdef inline double row_weight(const Targets *t, Py_ssize_t i) noexcept nogil:
     return t.scale if t.weights == NULL else t.scale * t.weights[i]
 
 
-# ---- losses that are a sum over outputs of something of one output each -----------------------------------------------
+# ---- losses that are a sum over outputs of something of one output each ----------------------------------------------
 
 cdef inline inlined_void elementwise_loss(
     const int loss, const HeadRule *rule, const Head *h, vreal z, vreal t, vreal *value, vreal *dz,
@@ -61,6 +62,7 @@ cdef inline inlined_void elementwise_loss(
             present = ~vequal(rest, zero)
             value[0] = value[0] - vkeep(present, rest * vselect(high, vset(<real> rule.log_clip), h.log_below_one))
             dz[0] = dz[0] + vkeep(present & ~high, rest * h.slope_over_below_one)
+        value[0] = vselect(vequal(h.y, h.y), value[0], h.y)     # the logarithms may lose a nan
 
 
 cdef inline inlined_void elementwise_rows(
@@ -317,6 +319,7 @@ cdef inline separate_void softmax_rows(
     """scratch  OUT  SOFTMAX_ARRAYS * n vectors"""
     cdef real *columns = scratch
     cdef real *targets = scratch + n * VL
+    cdef real *rest = targets + n * VL
     cdef real labels[16]
     cdef real weights[16]
     cdef real lanes[16]
@@ -341,11 +344,11 @@ cdef inline separate_void softmax_rows(
         else:
             load_rows_transposed(t.dense + row * n, n, here, n, targets)
             if rule.loss == SQUARED_ERROR:
-                softmax_dense(SQUARED_ERROR, rule, &these, n, columns, targets, targets + n * VL, vload(weights), &value)
+                softmax_dense(SQUARED_ERROR, rule, &these, n, columns, targets, rest, vload(weights), &value)
             elif rule.loss == BINARY_CROSS_ENTROPY:
-                softmax_dense(BINARY_CROSS_ENTROPY, rule, &these, n, columns, targets, targets + n * VL, vload(weights), &value)
+                softmax_dense(BINARY_CROSS_ENTROPY, rule, &these, n, columns, targets, rest, vload(weights), &value)
             else:
-                softmax_dense(CROSS_ENTROPY, rule, &these, n, columns, targets, targets + n * VL, vload(weights), &value)
+                softmax_dense(CROSS_ENTROPY, rule, &these, n, columns, targets, rest, vload(weights), &value)
         store_rows_transposed(columns, here, n, z + row * ld, ld)
         vstore(lanes, value)
         for i in range(<int> here):

@@ -3,10 +3,10 @@
 (a) Rows go through all layers, forward and back, in blocks small enough that every layer's activations stay in cache.
 (b) What is added up never depends on the number of threads, so results are the same to the bit for any.  Sizes alone
     choose between two ways:
-    by chunks   few parameters: the rows are cut into a fixed number of chunks, each with a gradient of its own; these are
-                added in order.  Tasks are chunks, then ranges of parameters.
-    by phases   many parameters, for which gradients of their own would cost more than the products: all rows forward and
-                back in blocks, keeping every layer's a and dE/dz; then each part of dW over all rows in order.
+    by chunks   few parameters: the rows are cut into a fixed number of chunks, each with a gradient of its own; these
+                are added in order.  Tasks are chunks, then ranges of parameters.
+    by phases   many parameters, for which gradients of their own would cost more than the products: all rows forward
+                and back in blocks, keeping every layer's a and dE/dz; then each part of dW over all rows in order.
                 Large batches go through in slabs of rows, so that memory is bounded.
 (c) W and W^T are packed into panels once a step, by all threads; a few rows read W where it stands.
 (d) A step too small to gain from a second thread never wakes one.
@@ -21,47 +21,7 @@ from fastbp._gemm cimport *
 from fastbp._layers cimport *
 from fastbp._losses cimport *
 from fastbp._update cimport *
-
-cdef struct Layer:
-    Py_ssize_t fan_in, fan_out
-    int activation
-    Py_ssize_t weights, biases      # where they start in the flat vector
-    Py_ssize_t ld                   # numbers in a padded row of its output
-    Py_ssize_t row_at               # numbers that the layers below take of each row of a region
-    Py_ssize_t packed, transposed   # where W's and W^T's panels start among the packed ones
-
-cdef struct Net:
-    int n_layers
-    Layer *layers
-    HeadRule rule
-    Py_ssize_t n_parameters
-    Py_ssize_t packed_size          # numbers in all panels
-    Py_ssize_t ldx                  # numbers in a row of x, padded if it has to be copied
-    bint copy_x                     # because its rows, as they are, would fall on few cache sets
-
-cdef enum:
-    MAX_CHUNKS = 16
-    RANGE = 4096                    # parameters in a task of adding gradients and updating
-
-cdef enum Mode:
-    TRAIN       # loss and gradient
-    VALUE       # loss only
-    PREDICT     # outputs only
-    TAPE        # outputs, keeping what the way back needs, for a loss of the user's own
-
-cdef struct Plan:
-    Py_ssize_t rows
-    int mode
-    int threads_allowed, threads
-    bint by_chunks
-    bint in_place                   # few rows: packing the weights would cost more than the products
-    Py_ssize_t n_chunks             # by chunks
-    Py_ssize_t slab_rows, n_slabs   # by phases
-    Py_ssize_t block_rows
-    Py_ssize_t n_losses             # chunks, or blocks of all slabs
-    # sizes and places in a workspace, in numbers
-    Py_ssize_t region_size, n_regions, scratch_size, gradient_size
-    Py_ssize_t packed_at, regions_at, scratch_at, gradients_at, total
+from fastbp._plan cimport *
 
 cdef struct Step:
     const Net *net
@@ -76,105 +36,6 @@ cdef struct Step:
     Update update
     real *memory                    # plan.total numbers
     double *losses                  # plan.n_losses
-
-
-# ---- the plan --------------------------------------------------------------------------------------------------------
-
-cdef inline bint falls_on_few_sets(Py_ssize_t ld) noexcept nogil:
-    cdef Py_ssize_t size = ld * <Py_ssize_t> sizeof(real)
-    return size >= 512 and size % 256 == 0
-
-
-cdef inline Py_ssize_t padded_width(Py_ssize_t n) noexcept nogil:
-    """Numbers in a padded row: whole vectors, and one more where rows would fall on few cache sets."""
-    cdef Py_ssize_t width = vectors(n) * VL
-    return width + VL if falls_on_few_sets(width) else width
-
-
-cdef inline Py_ssize_t in_lines(Py_ssize_t n) noexcept nogil:
-    """n numbers rounded up to whole cache lines."""
-    return (n + 15) // 16 * 16
-
-
-cdef inline Py_ssize_t share(Py_ssize_t n, Py_ssize_t parts, Py_ssize_t k) noexcept nogil:
-    """Where part k of n things starts, shared out evenly among parts."""
-    return n // parts * k + min(k, n % parts)
-
-
-cdef inline Py_ssize_t blocks_of(Py_ssize_t rows, Py_ssize_t block_rows) noexcept nogil:
-    return (rows + block_rows - 1) // block_rows
-
-
-cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
-    """Tasks that a layer's dW is cut into, by rows of dW."""
-    return (layer.fan_in + 127) // 128
-
-
-cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed, int mode, Plan *plan) noexcept nogil:
-    cdef Py_ssize_t row_size = net.ldx if net.copy_x else 0, multiply_adds = 0, widest = 0, here
-    cdef Py_ssize_t row_limit, most
-    cdef const Layer *layer
-    cdef int i, products
-    plan.rows = rows
-    plan.threads_allowed = threads_allowed
-    plan.mode = mode
-    for i in range(net.n_layers):
-        layer = &net.layers[i]
-        widest = max(widest, layer.fan_out)
-        row_size += 2 * layer.ld
-        products = 1 if mode == PREDICT or mode == VALUE else 3 if i > 0 or mode == TAPE else 2
-        multiply_adds += products * rows * layer.fan_in * layer.fan_out
-    # Rows of W that are pages apart are read slowly in place, and so only by very few rows.
-    plan.in_place = mode != TAPE and (rows <= 4 or (rows <= 16 and widest * <Py_ssize_t> sizeof(real) <= 1024))
-    # Waking and joining threads costs about a microsecond, as much as this many multiply-adds.
-    plan.threads = threads_allowed if multiply_adds > 300000 else 1
-    plan.by_chunks = mode == PREDICT or mode == VALUE or (mode == TRAIN and net.n_parameters * <Py_ssize_t> sizeof(real) <= 192 * 1024)
-    row_limit = max(16, min(96, (160 * 1024 // <Py_ssize_t> sizeof(real)) // row_size))
-    if mode == PREDICT or mode == VALUE:
-        plan.n_chunks = blocks_of(rows, row_limit)
-        if multiply_adds > 300000 and plan.n_chunks < 4:
-            plan.n_chunks = min(rows, 4)
-        plan.block_rows = (rows + plan.n_chunks - 1) // plan.n_chunks
-        plan.n_slabs = 1
-        plan.slab_rows = rows
-        plan.threads = <int> min(plan.threads, plan.n_chunks)
-        plan.n_regions = plan.threads
-        plan.region_size = in_lines(plan.block_rows * row_size)
-        plan.n_losses = plan.n_chunks if mode == VALUE else 0
-        plan.gradient_size = 0
-    elif plan.by_chunks:
-        most = min(MAX_CHUNKS, rows // 64)
-        if most < 2 and multiply_adds > 300000:
-            most = 2
-        plan.n_chunks = max(1, min(most, rows))
-        here = (rows + plan.n_chunks - 1) // plan.n_chunks
-        plan.block_rows = (here + blocks_of(here, row_limit) - 1) // blocks_of(here, row_limit)
-        plan.threads = <int> min(plan.threads, plan.n_chunks)
-        plan.n_slabs = 1
-        plan.slab_rows = rows
-        plan.n_regions = plan.threads
-        plan.region_size = in_lines(plan.block_rows * row_size)
-        plan.n_losses = plan.n_chunks
-        plan.gradient_size = in_lines(net.n_parameters) * plan.n_chunks if plan.n_chunks > 1 else 0
-    else:
-        plan.n_chunks = 1
-        most = max(256, (8 * 1024 * 1024 // <Py_ssize_t> sizeof(real)) // row_size)
-        plan.n_slabs = 1 if mode == TAPE else blocks_of(rows, most)
-        plan.slab_rows = (rows + plan.n_slabs - 1) // plan.n_slabs
-        row_limit = max(row_limit, 96)  # W passes by once for each block
-        here = max(1, min(row_limit, (plan.slab_rows + 3) // 4 if plan.slab_rows >= 96 else (plan.slab_rows + 1) // 2))
-        plan.block_rows = (plan.slab_rows + blocks_of(plan.slab_rows, here) - 1) // blocks_of(plan.slab_rows, here)
-        plan.n_regions = 1
-        plan.region_size = in_lines(plan.slab_rows * row_size)
-        plan.n_losses = plan.n_slabs * blocks_of(plan.slab_rows, plan.block_rows) if mode == TRAIN else 0
-        plan.gradient_size = 0
-    plan.scratch_size = in_lines(max(max(DEPTH_BLOCK, plan.block_rows) * TILE_VECTORS * VL,
-                                     SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
-    plan.packed_at = 0
-    plan.regions_at = in_lines(net.packed_size)
-    plan.scratch_at = plan.regions_at + plan.n_regions * plan.region_size
-    plan.gradients_at = plan.scratch_at + plan.threads * plan.scratch_size
-    plan.total = plan.gradients_at + plan.gradient_size
 
 
 # ---- packing ---------------------------------------------------------------------------------------------------------
@@ -206,20 +67,26 @@ cdef inline Weights weights_of(const Step *s, Py_ssize_t index) noexcept nogil:
     return w
 
 
-# ---- a block of rows through all layers -------------------------------------------------------------------------------
+# ---- a block of rows through all layers ------------------------------------------------------------------------------
 # In a region each layer has its two blocks, a and g, of region_rows rows.  In training the last layer's are one and the
 # same: the head replaces the logits by dE/dz.
 
-cdef inline real *block_a(const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t index, Py_ssize_t row) noexcept nogil:
+cdef inline real *block_a(
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t index, Py_ssize_t row,
+) noexcept nogil:
     return region + region_rows * s.net.layers[index].row_at + row * s.net.layers[index].ld
 
 
-cdef inline real *block_g(const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t index, Py_ssize_t row) noexcept nogil:
+cdef inline real *block_g(
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t index, Py_ssize_t row,
+) noexcept nogil:
     return block_a(s, region, region_rows, index, row) + (
         0 if s.plan.mode != TAPE and index == s.net.n_layers - 1 else region_rows * s.net.layers[index].ld)
 
 
-cdef inline const real *input_rows(const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, const real *x) noexcept nogil:
+cdef inline const real *input_rows(
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, const real *x,
+) noexcept nogil:
     """The first layer's input: x, or the copy of it that `forward_block` made at row `row` of the region."""
     if not s.net.copy_x:
         return x
@@ -232,13 +99,13 @@ cdef inline void forward_block(
     """All layers' activations for some rows; the last layer's logits."""
     cdef const Layer *layer = NULL
     cdef const real *below = input_rows(s, region, region_rows, row, x)
-    cdef Py_ssize_t ld_below = s.net.ldx
+    cdef Py_ssize_t ld_below = s.net.ldx, fan_in = s.net.layers[0].fan_in
     cdef Weights w
     cdef real *a
     cdef int i
     if s.net.copy_x:
         for i in range(rows):
-            memcpy(<real *> below + i * s.net.ldx, x + i * s.net.layers[0].fan_in, s.net.layers[0].fan_in * sizeof(real))
+            memcpy(<real *> below + i * s.net.ldx, x + i * fan_in, fan_in * sizeof(real))
     for i in range(s.net.n_layers):
         layer = &s.net.layers[i]
         a = block_a(s, region, region_rows, i, row)
@@ -274,8 +141,8 @@ cdef inline void gradient_part(
     cdef const Layer *layer = &s.net.layers[index]
     cdef const real *dz = block_g(s, region, region_rows, index, 0)
     if index == 0:
-        weight_gradient(rows, begin, end, layer.fan_out, input_rows(s, region, region_rows, 0, x), s.net.ldx, dz, layer.ld,
-                        gradient + layer.weights, add, scratch)
+        weight_gradient(rows, begin, end, layer.fan_out, input_rows(s, region, region_rows, 0, x), s.net.ldx, dz,
+                        layer.ld, gradient + layer.weights, add, scratch)
     else:
         weight_gradient(rows, begin, end, layer.fan_out, block_a(s, region, region_rows, index - 1, 0),
                         s.net.layers[index - 1].ld, dz, layer.ld, gradient + layer.weights, add, scratch)
@@ -390,15 +257,16 @@ cdef inline void finish_task(const Step *s, Py_ssize_t task) noexcept nogil:
     cdef Py_ssize_t begin = task * RANGE
     cdef Py_ssize_t end = min(s.net.n_parameters, begin + RANGE)
     if s.plan.n_chunks > 1:
-        add_gradients(s.memory + s.plan.gradients_at + begin, in_lines(s.net.n_parameters), s.plan.n_chunks, end - begin,
-                      s.gradient + begin)
+        add_gradients(s.memory + s.plan.gradients_at + begin, in_lines(s.net.n_parameters), s.plan.n_chunks,
+                      end - begin, s.gradient + begin)
     update_range(&s.update, s.gradient, begin, end)
 
 
-# ---- outputs, and a loss of the user's own ----------------------------------------------------------------------------
+# ---- outputs, and a loss of the user's own ---------------------------------------------------------------------------
 
 cdef inline void output_of_block(
-    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row, real *scratch,
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
+    real *scratch,
 ) noexcept nogil:
     """y of some rows from their logits; with a tape also the last layer's slope, or for softmax y in place of z."""
     cdef Py_ssize_t index = s.net.n_layers - 1, i, column

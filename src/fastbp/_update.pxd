@@ -48,7 +48,7 @@ cdef inline separate_void adam_range(
     Py_ssize_t n, real *w, const real *g, real *first, real *second, real rate, real beta1, real beta2, real rest1,
     real rest2, real root_scale, real eps, real decay, real shrink,
 ) noexcept nogil:
-    """w -= rate * m / (sqrt(v) * root_scale + eps), after m and v took up g + decay * w and w was multiplied by shrink."""
+    """w = shrink * w - rate * m / (sqrt(v) * root_scale + eps), after m and v took up g + decay * w."""
     cdef Py_ssize_t i
     cdef real slope, m, v
     for i in range(n):

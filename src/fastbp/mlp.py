@@ -288,8 +288,9 @@ class MLP:
         --------
         >>> import fastbp
         >>> net = fastbp.MLP([1, 1])
+        >>> net.parameters[:] = 2, 1
         >>> net.value([[3.]], [[4.]])
-        8.0
+        4.5
         """
         loss = self._network.value(self._buffer, X, Y, sample_weight, self._mean)
         if loss is None:
@@ -321,6 +322,7 @@ class MLP:
         --------
         >>> import fastbp
         >>> net = fastbp.MLP([1, 1])
+        >>> net.parameters[:] = 0
         >>> net.train_step([[1.]], [[2.]], fastbp.SGD(learning_rate=0.5))
         2.0
         >>> net.parameters

@@ -1,0 +1,147 @@
+"""The plan of a step: from a network's shape, the number of rows and the mode, how the work is cut and what lies where.
+
+Made once for a shape and kept in the workspace.  Nothing but `threads` depends on the number of threads.
+"""
+from fastbp._simd cimport *
+from fastbp._gemm cimport *
+from fastbp._layers cimport DEPTH_BLOCK, packed_size
+from fastbp._losses cimport HeadRule, SOFTMAX_ARRAYS
+
+cdef struct Layer:
+    Py_ssize_t fan_in, fan_out
+    int activation
+    Py_ssize_t weights, biases      # where they start in the flat vector
+    Py_ssize_t ld                   # numbers in a padded row of its output
+    Py_ssize_t row_at               # numbers that the layers below take of each row of a region
+    Py_ssize_t packed, transposed   # where W's and W^T's panels start among the packed ones
+
+cdef struct Net:
+    int n_layers
+    Layer *layers
+    HeadRule rule
+    Py_ssize_t n_parameters
+    Py_ssize_t packed_size          # numbers in all panels
+    Py_ssize_t ldx                  # numbers in a row of x, padded if it has to be copied
+    bint copy_x                     # because its rows, as they are, would fall on few cache sets
+
+cdef enum:
+    MAX_CHUNKS = 16
+    RANGE = 4096                    # parameters in a task of adding gradients and updating
+
+cdef enum Mode:
+    TRAIN       # loss and gradient
+    VALUE       # loss only
+    PREDICT     # outputs only
+    TAPE        # outputs, keeping what the way back needs, for a loss of the user's own
+
+cdef struct Plan:
+    Py_ssize_t rows
+    int mode
+    int threads_allowed, threads
+    bint by_chunks
+    bint in_place                   # few rows: packing the weights would cost more than the products
+    Py_ssize_t n_chunks             # by chunks
+    Py_ssize_t slab_rows, n_slabs   # by phases
+    Py_ssize_t block_rows
+    Py_ssize_t n_losses             # chunks, or blocks of all slabs
+    # sizes and places in a workspace, in numbers
+    Py_ssize_t region_size, n_regions, scratch_size, gradient_size
+    Py_ssize_t packed_at, regions_at, scratch_at, gradients_at, total
+
+cdef inline bint falls_on_few_sets(Py_ssize_t ld) noexcept nogil:
+    cdef Py_ssize_t size = ld * <Py_ssize_t> sizeof(real)
+    return size >= 512 and size % 256 == 0
+
+
+cdef inline Py_ssize_t padded_width(Py_ssize_t n) noexcept nogil:
+    """Numbers in a padded row: whole vectors, and one more where rows would fall on few cache sets."""
+    cdef Py_ssize_t width = vectors(n) * VL
+    return width + VL if falls_on_few_sets(width) else width
+
+
+cdef inline Py_ssize_t in_lines(Py_ssize_t n) noexcept nogil:
+    """n numbers rounded up to whole cache lines."""
+    return (n + 15) // 16 * 16
+
+
+cdef inline Py_ssize_t share(Py_ssize_t n, Py_ssize_t parts, Py_ssize_t k) noexcept nogil:
+    """Where part k of n things starts, shared out evenly among parts."""
+    return n // parts * k + min(k, n % parts)
+
+
+cdef inline Py_ssize_t blocks_of(Py_ssize_t rows, Py_ssize_t block_rows) noexcept nogil:
+    return (rows + block_rows - 1) // block_rows
+
+
+cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
+    """Tasks that a layer's dW is cut into, by rows of dW."""
+    return (layer.fan_in + 127) // 128
+
+
+cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed, int mode, Plan *plan) noexcept nogil:
+    cdef Py_ssize_t row_size = net.ldx if net.copy_x else 0, multiply_adds = 0, widest = 0, here
+    cdef Py_ssize_t row_limit, most
+    cdef const Layer *layer
+    cdef int i, products
+    cdef bint few
+    plan.rows = rows
+    plan.threads_allowed = threads_allowed
+    plan.mode = mode
+    for i in range(net.n_layers):
+        layer = &net.layers[i]
+        widest = max(widest, layer.fan_out)
+        row_size += 2 * layer.ld
+        products = 1 if mode == PREDICT or mode == VALUE else 3 if i > 0 or mode == TAPE else 2
+        multiply_adds += products * rows * layer.fan_in * layer.fan_out
+    # Rows of W that are pages apart are read slowly in place, and so only by very few rows.
+    plan.in_place = mode != TAPE and (rows <= 4 or (rows <= 16 and widest * <Py_ssize_t> sizeof(real) <= 1024))
+    # Waking and joining threads costs about a microsecond, as much as this many multiply-adds.
+    plan.threads = threads_allowed if multiply_adds > 300000 else 1
+    few = net.n_parameters * <Py_ssize_t> sizeof(real) <= 192 * 1024
+    plan.by_chunks = mode == PREDICT or mode == VALUE or (mode == TRAIN and few)
+    row_limit = max(16, min(96, (160 * 1024 // <Py_ssize_t> sizeof(real)) // row_size))
+    if mode == PREDICT or mode == VALUE:
+        plan.n_chunks = blocks_of(rows, row_limit)
+        if multiply_adds > 300000 and plan.n_chunks < 4:
+            plan.n_chunks = min(rows, 4)
+        plan.block_rows = (rows + plan.n_chunks - 1) // plan.n_chunks
+        plan.n_slabs = 1
+        plan.slab_rows = rows
+        plan.threads = <int> min(plan.threads, plan.n_chunks)
+        plan.n_regions = plan.threads
+        plan.region_size = in_lines(plan.block_rows * row_size)
+        plan.n_losses = plan.n_chunks if mode == VALUE else 0
+        plan.gradient_size = 0
+    elif plan.by_chunks:
+        most = min(MAX_CHUNKS, rows // 64)
+        if most < 2 and multiply_adds > 300000:
+            most = 2
+        plan.n_chunks = max(1, min(most, rows))
+        here = (rows + plan.n_chunks - 1) // plan.n_chunks
+        plan.block_rows = (here + blocks_of(here, row_limit) - 1) // blocks_of(here, row_limit)
+        plan.threads = <int> min(plan.threads, plan.n_chunks)
+        plan.n_slabs = 1
+        plan.slab_rows = rows
+        plan.n_regions = plan.threads
+        plan.region_size = in_lines(plan.block_rows * row_size)
+        plan.n_losses = plan.n_chunks
+        plan.gradient_size = in_lines(net.n_parameters) * plan.n_chunks if plan.n_chunks > 1 else 0
+    else:
+        plan.n_chunks = 1
+        most = max(256, (8 * 1024 * 1024 // <Py_ssize_t> sizeof(real)) // row_size)
+        plan.n_slabs = 1 if mode == TAPE else blocks_of(rows, most)
+        plan.slab_rows = (rows + plan.n_slabs - 1) // plan.n_slabs
+        row_limit = max(row_limit, 96)  # W passes by once for each block
+        here = max(1, min(row_limit, (plan.slab_rows + 3) // 4 if plan.slab_rows >= 96 else (plan.slab_rows + 1) // 2))
+        plan.block_rows = (plan.slab_rows + blocks_of(plan.slab_rows, here) - 1) // blocks_of(plan.slab_rows, here)
+        plan.n_regions = 1
+        plan.region_size = in_lines(plan.slab_rows * row_size)
+        plan.n_losses = plan.n_slabs * blocks_of(plan.slab_rows, plan.block_rows) if mode == TRAIN else 0
+        plan.gradient_size = 0
+    plan.scratch_size = in_lines(max(max(DEPTH_BLOCK, plan.block_rows) * TILE_VECTORS * VL,
+                                     SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
+    plan.packed_at = 0
+    plan.regions_at = in_lines(net.packed_size)
+    plan.scratch_at = plan.regions_at + plan.n_regions * plan.region_size
+    plan.gradients_at = plan.scratch_at + plan.threads * plan.scratch_size
+    plan.total = plan.gradients_at + plan.gradient_size
