@@ -15,7 +15,7 @@ import fastbp
 
 matplotlib.use("Agg")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PAGES = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if p.exists()]
+PAGES = [ROOT / "README.md"]
 COMPILED = re.compile(r"_kernels_|_cpu$")
 MODULES = ["fastbp"] + [
     m.name for m in pkgutil.walk_packages(fastbp.__path__, "fastbp.")
