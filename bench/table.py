@@ -306,6 +306,8 @@ def main() -> None:
     short, full = [], []
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
+        if "peak" not in result:  # of another bench
+            continue
         short.append(short_table(result))
         full.append(full_table(result))
         if any(entry["group"] in ("widths", "batches") for entry in result["cases"]):
