@@ -1,8 +1,8 @@
 """Writes src/fastbp/polynomials.h: `python tools/fit_polynomials.py > src/fastbp/polynomials.h`
 
-Needs mpmath; takes a minute.  A fit is minimax in the weighted (mostly relative) error: least squares on Chebyshev nodes whose
-weights are multiplied by the error (Lawson) until it is level.  Then the coefficients are rounded to the dtype one
-by one, lowest power first, and the others fitted again, so that rounding one is made good by the rest.
+Needs mpmath; takes a minute.  A fit is minimax in the weighted (mostly relative) error: least squares on Chebyshev
+nodes whose weights are multiplied by the error (Lawson) until it is level.  Then the coefficients are rounded to the
+dtype one by one, lowest power first, and the others fitted again, so that rounding one is made good by the rest.
 """
 import struct
 

@@ -2,8 +2,8 @@
 """exp, log and their kin on vectors: one body for every dtype and width, within 2 ULP everywhere, without branches.
 
 a. exp(x) = 2^n (1 + s), |s| < 0.42, and for x <= 0, which is all that activations need, 2^n comes as w = 2^(n + 64):
-   an ordinary number wherever exp(x) is a number at all.  scale(c, w) = (c w) 2^-64 takes any c down into the subnormals
-   and rounds once.  Results with such a tail are formed first and scaled last, once.
+   an ordinary number wherever exp(x) is a number at all.  scale(c, w) = (c w) 2^-64 takes any c down into the
+   subnormals and rounds once.  Results with such a tail are formed first and scaled last, once.
 b. n is rounded, and 2^n made, by adding a number so large that the sum's last bit is worth one: no conversion between
    integers and reals, which AVX2 lacks for 64 bits.
 c. A quotient is the last step where it can be.  What a sum's rounding loses is known exactly (lost = b - ((a + b) - a)
@@ -58,7 +58,7 @@ cdef inline inlined_vreal power_of_two(vreal shifted) noexcept nogil:
 
 
 cdef inline inlined_void exp_core(vreal x, vreal x_low, vreal *s, vreal *s_low, vreal *n) noexcept nogil:
-    """exp(x + x_low) = 2^n (1 + s + s_low), |x| <= EXP_LIMIT, x_low small; s has full relative accuracy without s_low"""
+    """exp(x + x_low) = 2^n (1 + s + s_low), |x| <= EXP_LIMIT, x_low small; s alone is accurate to an ULP"""
     n[0] = ((x + x_low) * vset(INVERSE_LOG2) + vset(ROUNDER)) - vset(ROUNDER)
     cdef vreal high = x - n[0] * vset(LOG2_HIGH)
     cdef vreal low = x_low - n[0] * vset(LOG2_LOW)
