@@ -178,6 +178,7 @@ cdef class UpdateState:
 
 cdef struct Workspace:
     Plan plan
+    Pace pace
     void *raw
     real *memory            # on a cache line
     Py_ssize_t capacity     # numbers
@@ -193,12 +194,13 @@ cdef void free_workspace(Workspace *w) noexcept:
         PyMem_RawFree(w)
 
 
-cdef bint fit_workspace(Workspace *w, const Net *net, Py_ssize_t rows, int mode) noexcept nogil:
+cdef bint fit_workspace(Workspace *w, const Net *net, Py_ssize_t rows, int mode) noexcept:
     """Plan for so many rows and make room; False if there is no memory."""
     cdef int threads = allowed_threads()
     if w.plan.rows == rows and w.plan.threads_allowed == threads and w.plan.mode == mode and w.raw != NULL:
         return True
     make_plan(net, rows, threads, mode, &w.plan)
+    memset(&w.pace, 0, sizeof(Pace))
     if w.plan.total > w.capacity:
         PyMem_RawFree(w.raw)
         w.capacity = 0
@@ -376,7 +378,7 @@ cdef class Network:
         s.memory = w.memory
         s.losses = w.losses
         with nogil:
-            loss = run_step(&s)
+            loss = run_at_pace(&s, &w.pace)
         self.give_back(w)
         return loss, out
 
@@ -393,7 +395,7 @@ cdef class Network:
         s.memory = w.memory
         s.losses = w.losses
         with nogil:
-            loss = run_step(&s)
+            loss = run_at_pace(&s, &w.pace)
         self.give_back(w)
         return loss
 
@@ -413,7 +415,7 @@ cdef class Network:
         s.memory = w.memory
         s.losses = w.losses
         with nogil:
-            loss = run_step(&s)
+            loss = run_at_pace(&s, &w.pace)
         self.give_back(w)
         return loss
 
@@ -441,7 +443,7 @@ cdef class Network:
         s.plan = &w.plan
         s.memory = w.memory
         with nogil:
-            run_step(&s)
+            run_at_pace(&s, &w.pace)
         self.give_back(w)
         return out
 
@@ -482,6 +484,7 @@ cdef class Network:
             s.output_gradient = <const real *> np.PyArray_DATA(dY)
             s.input_gradient = <real *> np.PyArray_DATA(dX)
             s.gradient = <real *> np.PyArray_DATA(gradient)
+        s.threads = s.plan.threads
         with nogil:
             run_step(&s)
 

@@ -38,6 +38,7 @@ cdef struct Plan:
     Py_ssize_t rows
     int mode
     int threads_allowed, threads
+    bint brief                      # so short that waking another thread may cost more than it saves
     bint by_chunks
     bint in_place                   # few rows: packing the weights would cost more than the products
     Py_ssize_t n_chunks             # by chunks
@@ -97,6 +98,7 @@ cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed,
     plan.in_place = mode != TAPE and (rows <= 4 or (rows <= 16 and widest * <Py_ssize_t> sizeof(real) <= 1024))
     # Waking and joining threads costs about a microsecond, as much as this many multiply-adds.
     plan.threads = threads_allowed if multiply_adds > 300000 else 1
+    plan.brief = multiply_adds < 400000000
     few = net.n_parameters * <Py_ssize_t> sizeof(real) <= 192 * 1024
     plan.by_chunks = mode == PREDICT or mode == VALUE or (mode == TRAIN and few)
     row_limit = max(16, min(96, (160 * 1024 // <Py_ssize_t> sizeof(real)) // row_size))

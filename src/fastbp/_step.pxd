@@ -9,7 +9,8 @@
                 and back in blocks, keeping every layer's a and dE/dz; then each part of dW over all rows in order.
                 Large batches go through in slabs of rows, so that memory is bounded.
 (c) W and W^T are packed into panels once a step, by all threads; a few rows read W where it stands.
-(d) A step too small to gain from a second thread never wakes one.
+(d) A step too small to gain from a second thread never wakes one.  Whether a brief one gains is measured: a thread that
+    has to be woken first, or whose core is busy with something else, can cost more than the step (`Pace`).
 """
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
@@ -34,6 +35,7 @@ cdef struct Step:
     real *output                    # OUT  PREDICT, TAPE: [rows, last width]
     const real *output_gradient     # IN   TAPE: dE/dy, [rows, last width]
     Update update
+    int threads                     # that take part: at most plan.threads
     real *memory                    # plan.total numbers
     double *losses                  # plan.n_losses
 
@@ -414,8 +416,8 @@ cdef inline double run_step(const Step *s) noexcept nogil:
     """Do what s asks for; the loss of the batch, if it is trained on."""
     cdef Py_ssize_t k, task
     cdef double loss = 0
-    if s.plan.threads > 1:
-        with parallel(num_threads=s.plan.threads):
+    if s.threads > 1:
+        with parallel(num_threads=s.threads):
             for k in range(n_stages(s)):
                 for task in prange(tasks_of(s, stage_at(s, k)), schedule="dynamic", chunksize=1):
                     do_task(s, stage_at(s, k), slab_at(s, k), task, threadid())
@@ -425,4 +427,64 @@ cdef inline double run_step(const Step *s) noexcept nogil:
                 do_task(s, stage_at(s, k), slab_at(s, k), task, 0)
     for k in range(s.plan.n_losses):
         loss += s.losses[k]
+    return loss
+
+
+# ---- one thread or all -----------------------------------------------------------------------------------------------
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    #else
+    static double omp_get_wtime(void) { return 0; }
+    #endif
+    """
+    double omp_get_wtime() nogil
+
+cdef enum:
+    FIRST_PAUSE = 16
+    LONGEST_PAUSE = 4096
+
+cdef struct Pace:       # of the steps of one shape in one workspace; all zero at first
+    double alone        # seconds on one thread: the least seen, forgotten slowly
+    int runs
+    int slow            # parallel runs in a row that took longer than that
+    int pause           # runs to come on one thread
+    int next_pause
+
+
+cdef inline int choose_threads(Pace *pace, const Plan *plan) noexcept nogil:
+    if plan.threads == 1 or not plan.brief:
+        return plan.threads
+    if pace.pause > 0:
+        pace.pause -= 1
+        return 1
+    return 1 if pace.runs % 1024 == 1 else plan.threads     # a comparison, now and then
+
+
+cdef inline void keep_pace(Pace *pace, int threads, double seconds) noexcept nogil:
+    pace.runs = (pace.runs + 1) & 0xffffff
+    if threads == 1:
+        pace.alone = min(seconds, 1.05 * pace.alone) if pace.alone > 0 else seconds
+    elif pace.alone > 0 and seconds > pace.alone:
+        pace.slow += 1
+        if pace.slow == 3:
+            pace.slow = 0
+            pace.next_pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * pace.next_pause))
+            pace.pause = pace.next_pause
+    else:
+        pace.slow = 0
+        pace.next_pause = 0
+
+
+cdef inline double run_at_pace(Step *s, Pace *pace) noexcept nogil:
+    """`run_step` on one thread or on all that the plan has, whichever was faster lately."""
+    cdef double begin, loss
+    s.threads = choose_threads(pace, s.plan)
+    if s.plan.threads == 1 or not s.plan.brief:
+        return run_step(s)
+    begin = omp_get_wtime()
+    loss = run_step(s)
+    keep_pace(pace, s.threads, omp_get_wtime() - begin)
     return loss
