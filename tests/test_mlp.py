@@ -239,6 +239,17 @@ def test_class_labels_are_one_hot_rows(isa, dtype, kind):
     np.testing.assert_allclose(got_grad, grad, rtol=0, atol=TOLERANCE[dtype] * np.abs(grad).max())
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rows", [1, 9])
+def test_layout_of_the_labels_does_not_matter(isa, dtype, layout, rows):
+    net = make(dtype)
+    X, labels = data(dtype)[0][:rows], np.array([0, 1, 2, 2, 1, 0, 0, 1, 2])[:rows]
+    loss, grad = net.value_and_grad(X, labels)
+    got, got_grad = net.value_and_grad(X, LAYOUTS[layout](labels))
+    assert got == loss
+    np.testing.assert_array_equal(got_grad, grad)
+
+
 @pytest.mark.parametrize("loss", reference.LOSSES)
 @pytest.mark.parametrize("output", ["identity", "sigmoid", "tanh"])
 def test_one_output_takes_targets_as_a_row_or_a_column(isa, dtype, output, loss):
