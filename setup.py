@@ -47,7 +47,7 @@ if MSVC:
 GCC_FLAGS = ["--param=max-completely-peeled-insns=4000", "--param=max-completely-peel-times=64"]
 LINK_FLAGS = [] if MSVC or sys.platform == "darwin" or os.environ.get("FASTBP_SYMBOLS") == "1" else ["-Wl,--strip-all"]
 if os.environ.get("FASTBP_SANITIZE", "0") == "1":
-    FLAGS = ["-g1" if f == "-g0" else f for f in FLAGS] + ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    FLAGS = ["-O1", "-g1", *FLAGS[2:], "-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
     LINK_FLAGS = ["-fsanitize=address,undefined"]
 
 DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
