@@ -72,6 +72,8 @@ distclean: clean  ## remove the environment too
 # src/ joins the environment's path by a .pth file and its metadata by egg_info: an editable installation without the
 # second, full compilation that `pip install -e` would do.
 $(STAMPS)/venv: pyproject.toml tools/requirements.py
+	@$(PYTHON) -c 'import os, sys, sysconfig; h = sysconfig.get_path("include") + "/Python.h"; \
+	    sys.exit(None if os.path.exists(h) else h + " is missing (Debian: apt install python3-dev)")'
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@mkdir -p $(STAMPS)
 	@echo "installing what the build needs"
