@@ -182,7 +182,7 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--most", type=int, default=400, help="leave out cases of more parameters (slow peers)")
     p.add_argument("--no-save", action="store_true", help="print only")
-    p.add_argument("--only", help="run the checkers whose name contains this, and keep the stored results of the others")
+    p.add_argument("--only", help="run the checkers whose name contains this, keep the stored results of the others")
     arguments = p.parse_args()
     results, skipped = {}, []
     stored = ROOT / "bench" / "results" / "gradcheck_zoo.json"

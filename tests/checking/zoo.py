@@ -360,3 +360,46 @@ network("relu in float32", "precision", hidden=("relu", "relu"), dtypes=("f4",),
 network("saturated tanh", "saturated", hidden=("tanh", "tanh"), spread=4.0, sizes=[(3, 4, 4, 2), (6, 9, 7, 3)])
 network("weights, decay, smoothing, clip", "formula", output="sigmoid", loss="binary_cross_entropy", clip=0.2,
         weights=True, decay=0.05, smoothing=0.1, sizes=[(3, 4, 4, 2), (6, 9, 7, 3)])
+
+# ---------------------------------------------------------------- several kinks through one point
+RNG = np.random.default_rng(7)
+FAN = RNG.normal(size=(8, 5))
+ROWS, SIGNS = RNG.normal(size=(40, 10)), np.sign(RNG.normal(size=40))
+
+
+def pooled(w, dt):
+    x = w.reshape(2, 2, 2, 2).transpose(0, 2, 1, 3).reshape(4, 4)
+    return (x.max(1) ** 2).sum()
+
+
+def pool_gradient(mode):
+    def gradient(w):
+        x = np.asarray(w, float).reshape(2, 2, 2, 2).transpose(0, 2, 1, 3).reshape(4, 4)
+        top = x.max(1, keepdims=True)
+        hit = (x == top).astype(float)
+        if mode == "first":
+            hit = np.eye(4)[x.argmax(1)]
+        elif mode == "share":
+            hit = hit / hit.sum(1, keepdims=True)
+        return (2 * top * hit).reshape(2, 2, 2, 2).transpose(0, 2, 1, 3).ravel()
+    return gradient
+
+
+TIED = np.where(np.arange(16) == 3, 2.0, 1.0)
+function("max pooling with ties, all of them", "tie", pooled, pool_gradient("all"), TIED, ("w",), kink=True)
+for mode in ("first", "share"):
+    function(f"max pooling with ties, {mode}", "tie", pooled, pool_gradient(mode), TIED, kink=True,
+             sides=[RNG.normal(size=16) for _ in range(300)])
+function("|A w| at 0, beyond all slopes", "kink", lambda w, dt: np.abs(FAN.astype(dt) @ w).sum(),
+         lambda w: 1.01 * np.abs(FAN).sum(0), np.zeros(5), ("w",), kink=True)
+for name, g in (("0", np.zeros(5)), ("one side", FAN.T @ np.sign(FAN @ np.ones(5)))):
+    function(f"|A w| at 0 with {name}", "kink", lambda w, dt: np.abs(FAN.astype(dt) @ w).sum(),
+             lambda w, g=g: FAN.T @ np.sign(FAN @ w) + (0 if w.any() else g), np.zeros(5), kink=True)
+for s in (0.0, 0.5):
+    function(f"40 perceptron losses at 0 with {s}", "kink", lambda w, dt: relu(-SIGNS * (ROWS.astype(dt) @ w)).sum(),
+             lambda w, s=s: -ROWS.T @ (SIGNS * ((SIGNS * (ROWS @ w) < 0) + s * (ROWS @ w == 0))), np.zeros(10), kink=True,
+             sides=[RNG.normal(size=10) for _ in range(300)])
+function("sum of the three largest, ties counted twice", "tie", lambda w, dt: np.sort(w)[-3:].sum(),
+         lambda w: (w >= np.sort(w)[-3]) * 1.0, [1.0, 1, 1, 1, 0, 3], ("w",), kink=True)
+function("sum of the three largest with ties", "tie", lambda w, dt: np.sort(w)[-3:].sum(),
+         lambda w: np.isin(np.arange(w.size), np.argsort(-w, kind="stable")[:3]) * 1.0, [1.0, 1, 1, 1, 0, 3], kink=True)

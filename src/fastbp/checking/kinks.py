@@ -22,6 +22,8 @@ from .problem import BadGradient, Block, Vector
 from .screen import DECISIVE, Setting, disagrees, threshold
 from .simplex import mean_weights
 
+LONG_SEARCH = 12  # a search of this many rounds goes on as long as it makes progress
+
 
 @dataclass
 class Outcome:
@@ -122,6 +124,7 @@ class NearbyGradients:
         self.limits: list[Vector] = []  # the gradient's limit as the point moves into w0
         self.here: list[Vector] = []  # the gradient at the point itself
         self.blur = np.zeros(setting.scale.size)
+        self.top = np.zeros(setting.scale.size)
         everything = slice(0, setting.scale.size)
         self.tail = setting.random_direction(everything)
         gradient = setting.gradient
@@ -142,11 +145,15 @@ class NearbyGradients:
         self.offsets.append(offset)
         self.here.append(near)
         self.limits.append(2 * near - far)
+        for block in problem.blocks:  # at a kink a block's largest entry is the largest of those around it
+            top = float(np.abs(near[block.slice]).max())
+            self.top[block.slice] = np.maximum(self.top[block.slice], top)
         self.blur = np.maximum(self.blur, 30 * delta * np.minimum(np.abs(near - far), np.abs(self.setting.gradient)))
         return len(self.offsets) - 1
 
     def unit(self) -> Vector:
-        return self.base_unit + self.blur
+        share = max(1e-6, 100 * self.setting.problem.gradient_unit)
+        return np.asarray(self.base_unit + self.blur + share * self.top)
 
     def led_by(self, block: Block, pattern: Vector, rest: float = 0.01) -> Vector:
         """Move ``block`` by ``pattern``, and everything else much less far, so that no other kink stays put."""
@@ -223,34 +230,55 @@ class NearbyGradients:
         if not self.offsets:
             return None
         weights, worst, left = self.rest(entries)
-        for attempt in range(rounds):
+        nearest, stalled = math.inf, 0
+        for attempt in range(rounds if rounds < LONG_SEARCH else 100):
             if worst <= 1.5:
                 return weights
-            before = worst
-            if attempt in (1, 2):
-                self.lead(blocks, np.abs(self.setting.random_direction(everything)), (1e-3, 1e-5)[attempt - 1])
+            # Where the loss curves upwards, the gradient that leads furthest towards the one at w0 lies in the
+            # direction of what is still missing; where it curves downwards, in the opposite one.
             aim = np.zeros(scale.size)
-            aim[entries] = -left * scale[entries]
-            top = float(np.abs(aim).max())
+            aim[entries] = -left / self.unit()[entries] ** 2
+            top = float(np.abs(aim / scale).max())
             if top == 0:
                 return weights
-            push = scale * aim / top
+            tail = self.setting.random_direction(everything)
             for sign in (1.0, -1.0):
-                self.add(sign * push + 0.01 * self.tail)
-            best = int(np.argmax(weights))
-            off = np.abs(self.limits[best] - self.setting.gradient) > 3 * self.unit()
-            for block in blocks:
-                if off[block.slice].any():
-                    flipped = self.offsets[best].copy()
-                    flipped[block.slice] = np.where(off[block.slice], -flipped[block.slice], flipped[block.slice])
-                    self.add(flipped)
-            extra = self.setting.random_direction(everything)
-            self.add(extra)
-            self.add(-extra)
+                self.add(sign * aim / top + (0.01 if attempt % 2 else 1e-4) * tail)
+            if attempt in (1, 2):
+                self.lead(blocks, np.abs(self.setting.random_direction(everything)), (1e-3, 1e-5)[attempt - 1])
+            if attempt < LONG_SEARCH:
+                self.flip(blocks, int(np.argmax(weights)))
+            self.add(tail)
+            self.add(-tail)
             weights, worst, left = self.rest(entries)
-            if attempt >= 4 and worst > 0.999 * before and attempt >= rounds // 2:
+            distance = float(np.linalg.norm(left / self.unit()[entries]))
+            stalled = stalled + 1 if distance > 0.98 * nearest else 0
+            nearest = min(nearest, distance)
+            if stalled >= 6:
                 break
+            if len(self.offsets) > 160:
+                self.keep(np.flatnonzero(weights > 0))
+                weights, worst, left = self.rest(entries)
         return weights if worst <= 1.5 else None
+
+    def flip(self, blocks: list[Block], best: int) -> None:
+        """From the point that counts most, move the entries that still disagree to their other side."""
+        off = np.abs(self.limits[best] - self.setting.gradient) > 3 * self.unit()
+        for block in blocks:
+            if off[block.slice].any():
+                flipped = self.offsets[best].copy()
+                flipped[block.slice] = np.where(off[block.slice], -flipped[block.slice], flipped[block.slice])
+                self.add(flipped)
+
+    def keep(self, indices: np.ndarray) -> None:
+        """Forget all points but these and the first ten."""
+        self.select(np.union1d(indices, np.arange(10)))
+
+    def select(self, wanted: np.ndarray) -> None:
+        """Go on with these points alone."""
+        self.offsets = [self.offsets[i] for i in wanted]
+        self.limits = [self.limits[i] for i in wanted]
+        self.here = [self.here[i] for i in wanted]
 
     def verify(self, index: int, block: Block, directions: int = 2) -> bool | None:
         """Is the user's gradient at point ``index`` numerically right within ``block``?  None if noise hides it."""
@@ -311,7 +339,7 @@ def numerical_hull(setting: Setting, blocks: list[Block], lines: list[Line], off
     spread = np.ptp(np.stack(rows), axis=0)
     unit = np.median(np.stack(bars), axis=0)
     tolerance = np.array([max(threshold(setting, d, p), setting.slack(d, p)) for d, p in directions])
-    unit = np.maximum(unit, tolerance) + 1e-14 * slopes + 1e-300
+    unit = np.maximum(unit, tolerance) + 1e-14 * slopes + 1e-6 * spread + 1e-300
     _, left = mean_weights(rows, np.zeros(len(directions)), unit)
     worst = int(np.argmax(np.abs(left)))
     size = max(float(slopes[worst]), float(spread[worst]), float(np.abs(np.stack(rows)[:, worst]).max()))
@@ -340,7 +368,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     if not setting.problem.fixed_gradient:
         for delta in (base, base / 30, min(base * 20, 0.05)):
             tried.append(NearbyGradients(setting, delta))
-            if _explained(tried[-1], usable, usable, doubtful, 12 if delta == base else 4) is True:
+            if _explained(tried[-1], usable, usable, doubtful, LONG_SEARCH if delta == base else 4) is True:
                 outcome.certified += [b.name for b in doubtful]
                 return outcome
     nearby = tried[0] if tried else NearbyGradients(setting, base)
@@ -392,16 +420,22 @@ def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block]
     False if it is a mean of gradients of which one is wrong; None if no mean was found or noise hides the answer.
     """
     entries = np.concatenate([np.arange(b.start, b.stop) for b in group])
-    weights = nearby.search(leading, entries, rounds)
-    if weights is None:
-        return None
-    verdict: bool | None = True
-    for index in np.flatnonzero(weights > 1e-5):
-        for block in wanted:
-            answer = nearby.verify(int(index), block)
-            if answer is False:
-                return False
-            verdict = None if answer is None else verdict
+    verdict: bool | None = None
+    for _ in range(3):
+        weights = nearby.search(leading, entries, rounds)
+        if weights is None:
+            break
+        used = np.flatnonzero(weights > 1e-5)
+        answers = {int(i): [nearby.verify(int(i), b) for b in wanted] for i in used}
+        bad = [i for i, answer in answers.items() if False in answer]
+        if not bad:
+            return None if any(None in answer for answer in answers.values()) else True
+        verdict = False
+        # A point that sits on a kink itself gives no gradient of its own: do without it, if that is possible.
+        rest = np.setdiff1d(np.arange(len(nearby.offsets)), bad)
+        if rest.size < 2:
+            break
+        nearby.select(rest)
     return verdict
 
 
