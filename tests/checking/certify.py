@@ -116,6 +116,8 @@ def in_hull(vectors, target, slack):
 def kink_label_holds(case, gradient, rng):
     """Right cases lie in the hull of nearby gradients; wrong ones do not, and do once the wrong blocks are left out."""
     entries = chosen_entries(case, rng, 12)
+    of_wrong = [i for i in range(case.w0.size) if block_of_entry(case, i)[0] in case.wrong]
+    entries = np.union1d(entries, of_wrong[:12]).astype(int)
     vectors = nearby_gradients(case, entries, rng)
     size = max(np.abs(vectors).max(), 1e-12)
     slack = np.full(len(entries), (1e-3 if case.dtype == "f4" else 1e-4) * size)

@@ -397,8 +397,8 @@ for name, g in (("0", np.zeros(5)), ("one side", FAN.T @ np.sign(FAN @ np.ones(5
              lambda w, g=g: FAN.T @ np.sign(FAN @ w) + (0 if w.any() else g), np.zeros(5), kink=True)
 for s in (0.0, 0.5):
     function(f"40 perceptron losses at 0 with {s}", "kink", lambda w, dt: relu(-SIGNS * (ROWS.astype(dt) @ w)).sum(),
-             lambda w, s=s: -ROWS.T @ (SIGNS * ((SIGNS * (ROWS @ w) < 0) + s * (ROWS @ w == 0))), np.zeros(10), kink=True,
-             sides=[RNG.normal(size=10) for _ in range(300)])
+             lambda w, s=s: -ROWS.T @ (SIGNS * ((SIGNS * (ROWS @ w) < 0) + s * (ROWS @ w == 0))), np.zeros(10),
+             kink=True, sides=[RNG.normal(size=10) for _ in range(300)])
 function("sum of the three largest, ties counted twice", "tie", lambda w, dt: np.sort(w)[-3:].sum(),
          lambda w: (w >= np.sort(w)[-3]) * 1.0, [1.0, 1, 1, 1, 0, 3], ("w",), kink=True)
 function("sum of the three largest with ties", "tie", lambda w, dt: np.sort(w)[-3:].sum(),
