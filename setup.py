@@ -29,7 +29,7 @@ if X86 and not MSVC:  # MSVC has no vector types
     VARIANTS["avx2"] = (32, AVX2)
     AVX512 = [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
     VARIANTS["avx512"] = (64, AVX512)
-    VARIANTS["wide"] = (64, AVX2)
+    VARIANTS["wide"] = (64, [*AVX2, "-O1"])  # for tests only, and slow to compile
 VARIANTS["scalar"] = (0, [])
 wanted = os.environ.get("FASTBP_VARIANTS", "") or ",".join(v for v in VARIANTS if v not in ("wide", "scalar"))
 if wanted != "all":

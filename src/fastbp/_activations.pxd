@@ -131,7 +131,7 @@ cdef inline inlined_void silu(vreal z, vreal *a, vreal *d) noexcept nogil:
     s = vkeep(negative, s)
     own_w = vselect(negative, w, vset(1 / SCALE_DOWN))
     bounded = vcopysign(vmin(vset(EXP_LIMIT), vabs(z)), z)  # keeps inf * 0 out
-    a[0] = scale(vmax(vset(-EXP_LIMIT), z) * (inverse + s * inverse), own_w)
+    a[0] = vselect(negative, scale(vmax(vset(-EXP_LIMIT), z) * (inverse + s * inverse), w), z * inverse)
     bounded = bottom + bounded * vselect(negative, vset(1), u)
     d[0] = scale(over_square(s, u, bottom, inverse) * bounded, own_w)
 

@@ -137,7 +137,7 @@ def labels(name: str, value: np.ndarray[Any, Any], rows: int, classes: int) -> n
         raise ValueError(
             f"{name} must hold labels from 0 to {classes - 1}, got {value[bad][0]} at index {int(np.argmax(bad))}"
         )
-    return np.ascontiguousarray(value, dtype=np.int64)
+    return np.require(value, dtype=np.int64, requirements=["C", "A"])
 
 
 def targets(

@@ -577,7 +577,7 @@ cdef void return_softmax(Py_ssize_t rows, Py_ssize_t n, const real *z, Py_ssize_
             top = z[i * ld + k] if not z[i * ld + k] <= top else top
         total = 0
         for k in range(n):
-            vstore(lanes, vexp(vset(z[i * ld + k] - top)))
+            vstore(lanes, vexp_nonpositive(vset(z[i * ld + k] - top)))
             y[i * n + k] = lanes[0]
             total += lanes[0]
         for k in range(n):

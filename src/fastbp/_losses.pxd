@@ -162,7 +162,7 @@ cdef inline inlined_void exponentials(Py_ssize_t n, real *z, vreal *largest, vre
         top = vselect(more, vload(z + k * VL), top)
         at = vselect(more, vset(<real> k), at)
     for k in range(n):
-        e = vexp(vload(z + k * VL) - top)
+        e = vexp_nonpositive(vload(z + k * VL) - top)
         vstore(z + k * VL, e)
         others = others + vkeep(~vequal(at, vset(<real> k)), e)
     largest[0] = top

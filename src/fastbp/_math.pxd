@@ -192,9 +192,10 @@ cdef inline inlined_vreal vlog1p(vreal x) noexcept nogil:
 
 
 cdef inline inlined_vreal vlog_near(vreal x, vreal x_minus_1) noexcept nogil:
-    """log(x) for a normal positive x, relatively accurate near 1 if x_minus_1 is; elsewhere any value"""
+    """log(x) for a positive x, relatively accurate near 1 if x_minus_1 is; elsewhere any value"""
     cdef vreal m
     cdef vint k
-    log_reduce(x, &m, &k)
-    cdef vreal e = exponent(k)
+    cdef vint subnormal = vless(x, vset(MIN_NORMAL))
+    log_reduce(vselect(subnormal, x * vset(SUBNORMAL_SCALE), x), &m, &k)
+    cdef vreal e = exponent(k - (subnormal & vseti(MANTISSA_BITS)))
     return log_sum(vselect(vequal(e, vset(0)), x_minus_1, m - vset(1)), e)
