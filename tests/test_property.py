@@ -51,7 +51,7 @@ def expected(net, X, Y, weight):
     if net.loss != "squared_error":
         y, c = inputs[-1], eps if net.clip is None else net.clip
         kinks += [y - c] if net.loss == "cross_entropy" else [y - c, 1 - y - c]
-        if net.output_activation not in ("sigmoid", "tanh", "softmax"):  # 1/y of a y which is a rounded sum
+        if net.output_activation not in ("sigmoid", "softmax"):  # 1/y of a y that may be 0, of a rounded z
             near = np.abs(y) if net.loss == "cross_entropy" else np.minimum(np.abs(y), np.abs(1 - y))
             magnified = max(1.0, 0.1 / max(near.min(), c))
     if any(np.abs(k).min() < 100 * eps for k in kinks):
