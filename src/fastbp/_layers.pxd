@@ -5,6 +5,8 @@ vector arithmetic and is never read as a result.  A hidden layer owns two such b
 first keeps the activation's derivative at z and then, on the way back, dE/dz.  Activations made of two straight lines
 need no stored derivative: the sign of their output tells it.
 """
+from libc.string cimport memcpy
+
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
 from fastbp._activations cimport *
@@ -220,6 +222,11 @@ cdef inline void input_gradient(
         column += V * VL
 
 
+cdef inline Py_ssize_t gradient_scratch(Py_ssize_t dw_rows) noexcept nogil:
+    """Numbers that `weight_gradient` needs for so many rows of dW: a panel of dz and a strip of x."""
+    return DEPTH_BLOCK * (TILE_VECTORS * VL + dw_rows + LINE)
+
+
 cdef inline void weight_gradient(
     Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t fan_out, const real *x, Py_ssize_t ldx,
     const real *dz, Py_ssize_t ldz, real *dw, bint add, real *scratch,
@@ -229,18 +236,29 @@ cdef inline void weight_gradient(
     x        IN   [rows, fan_in], rows ldx apart
     dz       IN   [rows, fan_out], rows ldz apart
     dw       OUT  [fan_in, fan_out] without padding
-    scratch  OUT  DEPTH_BLOCK * TILE_VECTORS * VL numbers
+    scratch  OUT  gradient_scratch(end - begin) numbers; may be NULL where rows < 128
     """
-    cdef Py_ssize_t blocks = (rows + DEPTH_BLOCK - 1) // DEPTH_BLOCK, k, row, depth, column
-    cdef Py_ssize_t ldb
+    cdef Py_ssize_t blocks = (rows + DEPTH_BLOCK - 1) // DEPTH_BLOCK, k, row, depth, column, i
+    cdef Py_ssize_t lda, ldb
+    cdef const real *a
     cdef const real *b
+    cdef real *x_copy
     cdef int V, last
     cdef real *c
-    # dz's rows are cache lines and pages apart: a copy of the panel pays where enough tiles read it.
+    # Rows of dz and x are cache lines and pages apart: a copy of what is needed of them pays if enough tiles read it.
     cdef bint copy = rows >= 128 and end - begin >= 48
+    cdef bint copy_x = copy and fan_out >= 4 * TILE_VECTORS * VL and ldx * <Py_ssize_t> sizeof(real) >= 2048
     for k in range(blocks):
         row = rows * k // blocks
         depth = rows * (k + 1) // blocks - row
+        a = x + row * ldx + begin
+        lda = ldx
+        if copy_x:
+            lda = end - begin + LINE
+            x_copy = scratch + DEPTH_BLOCK * TILE_VECTORS * VL
+            for i in range(depth):
+                memcpy(x_copy + i * lda, a + i * ldx, (end - begin) * sizeof(real))
+            a = x_copy
         column = 0
         while column < fan_out:
             V = next_panel(vectors(fan_out - column))
@@ -252,7 +270,7 @@ cdef inline void weight_gradient(
                 pack_panel(b, ldz, depth, ldz - column, V, scratch)
                 b = scratch
                 ldb = V * VL
-            multiply_panel(V, True, end - begin, depth, x + row * ldx + begin, ldx, b, ldb, c, fan_out,
+            multiply_panel(V, True, end - begin, depth, a, lda, b, ldb, c, fan_out,
                            c if add or k > 0 else NULL, fan_out, last)
             column += V * VL
 

@@ -4,7 +4,7 @@ Made once for a shape and kept in the workspace.  Nothing but `threads` depends 
 """
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
-from fastbp._layers cimport DEPTH_BLOCK, packed_size
+from fastbp._layers cimport gradient_scratch, packed_size
 from fastbp._losses cimport HeadRule, SOFTMAX_ARRAYS
 
 cdef struct Layer:
@@ -26,6 +26,7 @@ cdef struct Net:
 
 cdef enum:
     MAX_CHUNKS = 16
+    GRADIENT_ROWS = 128             # rows of dW in a task, at most
     RANGE = 4096                    # parameters in a task of adding gradients and updating
 
 cdef enum Mode:
@@ -76,7 +77,7 @@ cdef inline Py_ssize_t blocks_of(Py_ssize_t rows, Py_ssize_t block_rows) noexcep
 
 cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
     """Tasks that a layer's dW is cut into, by rows of dW."""
-    return (layer.fan_in + 127) // 128
+    return (layer.fan_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS
 
 
 cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed, int mode, Plan *plan) noexcept nogil:
@@ -140,7 +141,7 @@ cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed,
         plan.region_size = in_lines(plan.slab_rows * row_size)
         plan.n_losses = plan.n_slabs * blocks_of(plan.slab_rows, plan.block_rows) if mode == TRAIN else 0
         plan.gradient_size = 0
-    plan.scratch_size = in_lines(max(max(DEPTH_BLOCK, plan.block_rows) * TILE_VECTORS * VL,
+    plan.scratch_size = in_lines(max(max(gradient_scratch(GRADIENT_ROWS), plan.block_rows * TILE_VECTORS * VL),
                                      SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
     plan.packed_at = 0
     plan.regions_at = in_lines(net.packed_size)
