@@ -90,8 +90,9 @@ cdef inline inlined_void panel(
     cdef const real *ahead = b + depth * ldb
     cdef const real *ahead_end = ahead
     cdef Py_ssize_t ahead_share = (depth * V * VL + tiles - 1) // tiles
+    cdef bint far = not transposed and ldb == V * VL and depth > 128
     for t in range(tiles):
-        if not transposed and ldb == V * VL:
+        if far:
             ahead_end += ahead_share
             while ahead < ahead_end:
                 prefetch_line(ahead)
