@@ -26,7 +26,7 @@ def least_squares(columns, target, weights):
     """The c that minimises sum of weights * (sum_j c_j columns_j - target)^2."""
     n = len(columns)
     matrix, right = mp.matrix(n, n), mp.matrix(n, 1)
-    weighted = [[w * v for w, v in zip(weights, column)] for column in columns]
+    weighted = [[w * v for w, v in zip(weights, column, strict=False)] for column in columns]
     for i in range(n):
         right[i] = mp.fdot(weighted[i], target)
         for j in range(i, n):
@@ -43,7 +43,7 @@ def minimax(columns, target, rounds=40):
         error = [abs(mp.fdot(c, [column[i] for column in columns]) - target[i]) for i in range(len(target))]
         if best is None or max(error) < best[0]:
             best = max(error), c
-        weights = [w * e for w, e in zip(weights, error)]
+        weights = [w * e for w, e in zip(weights, error, strict=False)]
         total = sum(weights)
         weights = [w / total + mpf(10) ** -30 for w in weights]
     return best
@@ -53,14 +53,14 @@ def fit(f, unit, low, high, count, dtype, variable=lambda x: x, fixed=()):
     """c with sum_j c_j variable(x)^j close to f(x), the error measured in unit(x); the first c may be given."""
     x = nodes(low, high, 6 * count + 10)
     units = [unit(v) for v in x]
-    columns = [[variable(v) ** j / u for v, u in zip(x, units)] for j in range(count)]
-    rest = [f(v) / u for v, u in zip(x, units)]
+    columns = [[variable(v) ** j / u for v, u in zip(x, units, strict=False)] for j in range(count)]
+    rest = [f(v) / u for v, u in zip(x, units, strict=False)]
     rounded = list(fixed)
-    for c, column in zip(rounded, columns):
-        rest = [r - c * v for r, v in zip(rest, column)]
+    for c, column in zip(rounded, columns, strict=False):
+        rest = [r - c * v for r, v in zip(rest, column, strict=False)]
     while len(rounded) < count:
         c = round_to(minimax(columns[len(rounded):], rest)[1][0], dtype)
-        rest = [r - c * v for r, v in zip(rest, columns[len(rounded)])]
+        rest = [r - c * v for r, v in zip(rest, columns[len(rounded)], strict=False)]
         rounded.append(c)
     return rounded, max(map(abs, rest))
 
@@ -75,20 +75,22 @@ def fit_ratio(f, unit, low, high, top, bottom, first, dtype, rounds=12):
     best = None
     for step in range(rounds * 4):
         # P - y Q over the Q of the step before: linear in the coefficients, and in the end the wanted error
-        columns = [[v ** j / (u * qi) for v, u, qi in zip(x, units, q)] for j in range(top)]
-        columns += [[-yi * v ** j / (u * qi) for v, yi, u, qi in zip(x, y, units, q)] for j in range(1, bottom)]
-        c = least_squares(columns, [yi / (u * qi) for yi, u, qi in zip(y, units, q)], weights)
-        q = [mp.polyval(([1] + c[top:])[::-1], v) for v in x]
-        error = [abs(mp.polyval(c[:top][::-1], v) / b - yi) / u for v, b, yi, u in zip(x, q, y, units)]
+        columns = [[v ** j / (u * qi) for v, u, qi in zip(x, units, q, strict=False)] for j in range(top)]
+        columns += [[-yi * v ** j / (u * qi) for v, yi, u, qi in zip(x, y, units, q, strict=False)]
+                    for j in range(1, bottom)]
+        c = least_squares(columns, [yi / (u * qi) for yi, u, qi in zip(y, units, q, strict=False)], weights)
+        q = [mp.polyval(([1, *c[top:]])[::-1], v) for v in x]
+        error = [abs(mp.polyval(c[:top][::-1], v) / b - yi) / u for v, b, yi, u in zip(x, q, y, units, strict=False)]
         if best is None or max(error) < best[0]:
             best = max(error), c
         if step >= rounds:
-            weights = [w * e for w, e in zip(weights, error)]
+            weights = [w * e for w, e in zip(weights, error, strict=False)]
             total = sum(weights)
             weights = [w / total + mpf(10) ** -30 for w in weights]
     c = [round_to(first * v, dtype) for v in best[1]]
-    p, q = c[:top], [round_to(first, dtype)] + c[top:]
-    error = max(abs(mp.polyval(p[::-1], v) / mp.polyval(q[::-1], v) - yi) / u for v, yi, u in zip(x, y, units))
+    p, q = c[:top], [round_to(first, dtype), *c[top:]]
+    error = max(abs(mp.polyval(p[::-1], v) / mp.polyval(q[::-1], v) - yi) / u
+                for v, yi, u in zip(x, y, units, strict=False))
     return p, q, error
 
 
@@ -147,13 +149,13 @@ def tables(dtype):
 
     for name, y in (("SOFTPLUS", lambda z: mp.log1p(mp.exp(z))), ("GELU", lambda z: z * mp.ncdf(z)),
                     ("SILU", lambda z: z / (1 + mp.exp(-z)))):
-        one = mp.findroot(lambda z: y(z) - 1, 1)
+        one = mp.findroot(lambda z, y=y: y(z) - 1, 1)
         high = round_to(one, dtype)
 
-        def slope(d):
+        def slope(d, y=y, one=one):
             return (1 - y(one + d)) / d if abs(d) > mpf(10) ** -20 else -mp.diff(y, one)
 
-        c, error = fit(slope, lambda d: abs(slope(d)), mpf(-0.25), mpf(0.25), 6 if f32 else 13, dtype)
+        c, error = fit(slope, lambda d, slope=slope: abs(slope(d)), mpf(-0.25), mpf(0.25), 6 if f32 else 13, dtype)
         yield f"where {name.lower()} is 1", f"{name}_ONE_HIGH", high
         yield "", f"{name}_ONE_LOW", round_to(one - high, dtype)
         yield f"1 - {name.lower()} = d T(d), d = z - that, |d| <= 1/4; {log2_of(error)}", f"{name}_ONE_T", c

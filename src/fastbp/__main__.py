@@ -26,9 +26,9 @@ def _config(arguments: list[str]) -> int:
 
 def _check(arguments: list[str]) -> int:
     """Check a gradient of yours: MODULE:FUNCTION, exit code 1 when it is wrong."""
-    from .checking import cli
+    from .checking.cli import main as check
 
-    return cli.main(arguments)
+    return check(arguments)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {"demo": _demo, "config": _config, "check": _check}

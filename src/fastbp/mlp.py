@@ -36,8 +36,8 @@ class MLP:
     """A dense network and its loss: ``a_i = act_i(a_{i-1} W_i + b_i)``, rows are examples.
 
     The gradient is exact for the loss that is reported, whatever the activations.  Sigmoid with
-    binary_cross_entropy and softmax with cross_entropy are computed from the logits, finite for all of them.  Elsewhere a logarithm is that of
-    ``max(y, clip)``, whose derivative is exactly 0 where the clip is active.
+    binary_cross_entropy and softmax with cross_entropy are computed from the logits, finite for all of them.
+    Elsewhere a logarithm is that of ``max(y, clip)``, whose derivative is exactly 0 where the clip is active.
 
     ==================== ==================================================== =============================
     loss                 of one example                                       targets t

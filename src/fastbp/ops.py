@@ -127,10 +127,10 @@ def dense_backward(
 
 
 def _weights(W: Any, dtype: np.dtype[Any]) -> Array:
-    W = _check.real_array("W", W, dtype)
-    if W.ndim != 2 or W.shape[0] < 1 or W.shape[1] < 1:
-        raise ValueError(f"W must have shape (fan_in, fan_out), both at least 1, got {W.shape}")
-    return W
+    array = _check.real_array("W", W, dtype)
+    if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] < 1:
+        raise ValueError(f"W must have shape (fan_in, fan_out), both at least 1, got {array.shape}")
+    return array
 
 
 def safe_log(y: Any, clip: float | None = None, *, derivative: bool = False, out: Any = None) -> Any:
