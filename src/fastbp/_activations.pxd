@@ -1,8 +1,8 @@
 # cython: cdivision=True
 """Activations: value and derivative from z, and what a loss needs of them in an output layer (Head).
 
-a. To add one: a function and a head here, a row in each of the two lists of names below, and a row in the tables of
-   _layers.pxd and _losses.pxd.
+a. To add one: a function here (and a head, unless `default_head` does), its name in the two lists below, a row in
+   _table.pxd, a line in the list of tests/reference.py.
 b. Everything is computed from z, by way of an exponential that cannot overflow, and sums have terms of one sign
    wherever that is possible: so the tails keep full relative accuracy, down to the smallest subnormal.  What is tiny
    is scaled last, by `scale`, and rounded once.

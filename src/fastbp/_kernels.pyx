@@ -1,10 +1,11 @@
 """The compiled layer: one module per (instruction set x dtype) is built from this file.
 
-Everything that computes is in the .pxd files: _gemm (products), _math and _activations (elementary functions), _layers
-(one layer), _losses (the head), _plan and _step (a whole step), _update (optimizers).  Here arrays come in.  Methods of
-`Network` take arrays only as they need them (C order, aligned, native, of the dtype, of the right shape, with values in
-their range), and return None when one is otherwise: then the caller (fastbp/mlp.py) finds out what is wrong, converts
-what can be converted, and calls again.  Nothing is written before all has been checked.
+Everything that computes is in the .pxd files: _gemm (products), _math and _activations (elementary functions), _table
+(the list of activations), _layers (one layer), _losses (the head), _plan and _step (a whole step), _update
+(optimizers).  Here arrays come in.  Methods of `Network` take arrays only as they need them (C order, aligned, native,
+of the dtype, of the right shape, with values in their range), and return None when one is otherwise: then the caller
+(fastbp/mlp.py) finds out what is wrong, converts what can be converted, and calls again.  Nothing is written before all
+is checked.
 """
 cimport cython
 cimport numpy as np
@@ -21,6 +22,7 @@ from fastbp._math cimport *
 from fastbp._activations cimport *
 from fastbp._layers cimport *
 from fastbp._losses cimport *
+from fastbp._table cimport *
 from fastbp._update cimport *
 from fastbp._plan cimport *
 from fastbp._step cimport *
@@ -566,7 +568,7 @@ def dense_forward(np.ndarray X, np.ndarray W, np.ndarray b, int activation, np.n
             if activation == SOFTMAX:
                 return_softmax(here, fan_out, block, ld, out_a + row * fan_out)
             else:
-                activate(activation, False, here, <int> vectors(fan_out), block, NULL, ld)
+                activate(activation, False, here, fan_out, block, NULL, ld)
                 for i in range(here):
                     memcpy(out_a + (row + i) * fan_out, block + i * ld, fan_out * sizeof(real))
             row += here
@@ -623,7 +625,7 @@ def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int 
                 while column < fan_out:
                     vstore(a + i * ld + column, load_edge(logits + (row + i) * fan_out + column, fan_out - column))
                     column += VL
-            activate(activation, True, here, <int> vectors(fan_out), a, g, ld)
+            activate(activation, True, here, fan_out, a, g, ld)
             column = 0
             while column < fan_out:
                 for i in range(here):
@@ -655,15 +657,6 @@ def safe_log(np.ndarray y, double clip, np.ndarray out, object derivative):
             i += VL
 
 
-cdef void map_elements(activation_function f, bint slope, Py_ssize_t n, const real *x, real *out) noexcept nogil:
-    cdef vreal a, d
-    cdef Py_ssize_t i = 0
-    while i < n:
-        f(load_edge(x + i, n - i), &a, &d)
-        store_edge(out + i, d if slope else a, n - i)
-        i += VL
-
-
 cdef inline vreal elementary(int which, vreal x) noexcept nogil:
     if which == 0:
         return vexp(x)
@@ -688,31 +681,19 @@ def vmath(str name, np.ndarray x, np.ndarray out):
     cdef real *q = <real *> np.PyArray_DATA(out)
     cdef bint slope = name.endswith("'")
     cdef int which
+    cdef Job job
     if name in ELEMENTARY:
         which = ELEMENTARY.index(name)
         while i < n:
             store_edge(q + i, elementary(which, load_edge(p + i, n - i)), n - i)
             i += VL
         return
-    which = ACTIVATION_NAMES.index(name.rstrip("'"))
-    if which == IDENTITY:
-        map_elements(identity, slope, n, p, q)
-    elif which == SIGMOID:
-        map_elements(sigmoid, slope, n, p, q)
-    elif which == TANH:
-        map_elements(tanh, slope, n, p, q)
-    elif which == RELU:
-        map_elements(relu, slope, n, p, q)
-    elif which == LEAKY_RELU:
-        map_elements(leaky_relu, slope, n, p, q)
-    elif which == ELU:
-        map_elements(elu, slope, n, p, q)
-    elif which == SOFTPLUS:
-        map_elements(softplus, slope, n, p, q)
-    elif which == GELU:
-        map_elements(gelu, slope, n, p, q)
-    elif which == SILU:
-        map_elements(silu, slope, n, p, q)
+    job.task = ELEMENTS
+    job.with_slope = slope
+    job.n = n
+    job.x = p
+    job.out = q
+    for_activation(ACTIVATION_NAMES.index(name.rstrip("'")), &job)
 
 
 cdef double multiply_adds(Py_ssize_t turns) noexcept nogil:

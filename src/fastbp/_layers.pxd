@@ -10,59 +10,10 @@ from libc.string cimport memcpy
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
 from fastbp._activations cimport *
+from fastbp._table cimport activate
 
 cdef enum:
     DEPTH_BLOCK = 192   # rows of a panel of B that stay in the first-level cache while all rows of A pass by
-
-
-cdef inline bint is_piecewise_linear(int activation) noexcept nogil:
-    return activation == IDENTITY or activation == RELU or activation == LEAKY_RELU
-
-
-cdef inline inlined_void map_rows(
-    activation_function f, const bint with_slope, Py_ssize_t rows, int V, real *a, real *slope, Py_ssize_t ld,
-) noexcept nogil:
-    """a = act(a) and, if with_slope, slope = act'(a), for V vectors of each row."""
-    cdef vreal value, derivative
-    cdef Py_ssize_t i
-    cdef int v
-    for i in range(rows):
-        for v in range(V):
-            f(vload(a + i * ld + v * VL), &value, &derivative)
-            vstore(a + i * ld + v * VL, value)
-            if with_slope:
-                vstore(slope + i * ld + v * VL, derivative)
-
-
-cdef inline inlined_void map_either(
-    activation_function f, bint with_slope, Py_ssize_t rows, int V, real *a, real *slope, Py_ssize_t ld,
-) noexcept nogil:
-    if with_slope:
-        map_rows(f, True, rows, V, a, slope, ld)
-    else:
-        map_rows(f, False, rows, V, a, slope, ld)
-
-
-cdef inline separate_void activate(
-    int activation, bint with_slope, Py_ssize_t rows, int V, real *a, real *slope, Py_ssize_t ld,
-) noexcept nogil:
-    """`map_rows` with the activation chosen at run time."""
-    if activation == RELU:
-        map_rows(relu, False, rows, V, a, slope, ld)
-    elif activation == LEAKY_RELU:
-        map_rows(leaky_relu, False, rows, V, a, slope, ld)
-    elif activation == SIGMOID:
-        map_either(sigmoid, with_slope, rows, V, a, slope, ld)
-    elif activation == TANH:
-        map_either(tanh, with_slope, rows, V, a, slope, ld)
-    elif activation == ELU:
-        map_either(elu, with_slope, rows, V, a, slope, ld)
-    elif activation == SOFTPLUS:
-        map_either(softplus, with_slope, rows, V, a, slope, ld)
-    elif activation == GELU:
-        map_either(gelu, with_slope, rows, V, a, slope, ld)
-    elif activation == SILU:
-        map_either(silu, with_slope, rows, V, a, slope, ld)
 
 
 cdef inline separate_void through_activation(
@@ -178,7 +129,7 @@ cdef inline void layer_forward(
             b = w.w + column
             ldb = w.fan_out
         multiply_deep(V, False, rows, w.fan_in, x, ldx, b, ldb, a + column, ld, bias, 0, VL)
-        activate(activation, with_slope, rows, V, a + column, slope + column if with_slope else NULL, ld)
+        activate(activation, with_slope, rows, V * VL, a + column, slope + column if with_slope else NULL, ld)
         column += V * VL
 
 

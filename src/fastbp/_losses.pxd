@@ -385,32 +385,3 @@ cdef inline separate_void softmax_backward(
             total += dy[i * n + k] * y[i * ldy + k]
         for k in range(n):
             dz[i * ld + k] = y[i * ldy + k] * (dy[i * n + k] - total)
-
-
-# ---- the table: one row per output activation ------------------------------------------------------------------------
-
-cdef inline separate_void head_block(
-    const HeadRule *rule, Py_ssize_t rows, Py_ssize_t n, real *z, Py_ssize_t ld, const Targets *t,
-    real *scratch, double *total,
-) noexcept nogil:
-    """Replace the logits z[rows, n] by weight * dE/dz, and add the weighted losses to total."""
-    if rule.activation == SOFTMAX:
-        softmax_rows(rule, rows, n, z, ld, t, scratch, total)
-    elif rule.activation == IDENTITY:
-        elementwise_of(identity_head, rule, rows, n, z, ld, t, total)
-    elif rule.activation == SIGMOID:
-        elementwise_of(sigmoid_head, rule, rows, n, z, ld, t, total)
-    elif rule.activation == TANH:
-        elementwise_of(tanh_head, rule, rows, n, z, ld, t, total)
-    elif rule.activation == RELU:
-        elementwise_of(relu_head, rule, rows, n, z, ld, t, total)
-    elif rule.activation == LEAKY_RELU:
-        elementwise_of(leaky_relu_head, rule, rows, n, z, ld, t, total)
-    elif rule.activation == ELU:
-        elementwise_of(elu_head, rule, rows, n, z, ld, t, total)
-    elif rule.activation == SOFTPLUS:
-        elementwise_of(softplus_head, rule, rows, n, z, ld, t, total)
-    elif rule.activation == GELU:
-        elementwise_of(gelu_head, rule, rows, n, z, ld, t, total)
-    elif rule.activation == SILU:
-        elementwise_of(silu_head, rule, rows, n, z, ld, t, total)

@@ -21,6 +21,7 @@ from fastbp._simd cimport *
 from fastbp._gemm cimport *
 from fastbp._layers cimport *
 from fastbp._losses cimport *
+from fastbp._table cimport *
 from fastbp._update cimport *
 from fastbp._plan cimport *
 
@@ -280,7 +281,7 @@ cdef inline void output_of_block(
         for i in range(rows):
             memcpy(a + i * ld, y + i * n, n * sizeof(real))
         return
-    activate(s.net.rule.activation, s.plan.mode == TAPE, rows, <int> vectors(n), a,
+    activate(s.net.rule.activation, s.plan.mode == TAPE, rows, n, a,
              block_g(s, region, region_rows, index, row), ld)
     for i in range(rows):
         column = 0
