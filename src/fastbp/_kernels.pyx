@@ -366,71 +366,54 @@ cdef class Network:
         return sample_weight is None or not overlap(p, size, np.PyArray_DATA(sample_weight),
                                                     np.PyArray_NBYTES(sample_weight))
 
+    cdef double run(self, Step *s, np.ndarray parameters, object X, int mode, UpdateState state) except? -1:
+        """Run a step in a workspace of its own; with a state, update the parameters."""
+        cdef Workspace *w = self.take(np.PyArray_DIMS(X)[0], mode)
+        cdef double loss
+        s.parameters = <const real *> np.PyArray_DATA(parameters)
+        s.plan = &w.plan
+        s.memory = w.memory
+        s.losses = w.losses
+        if state is not None:
+            s.update = state.next_update(<real *> s.parameters)
+        with nogil:
+            loss = run_at_pace(s, &w.pace)
+        self.give_back(w)
+        return loss
+
     def value_and_grad(self, np.ndarray parameters, object X, object Y, object sample_weight, object out, bint mean):
         """(loss, gradient), the gradient in `out` if given; None if an argument is not as needed."""
         cdef Step s
         cdef np.npy_intp n = self.net.n_parameters
-        cdef Workspace *w
-        cdef double loss
         if not self.read_batch(&s, X, Y, sample_weight, mean):
             return None
         if out is None:
             out = np.PyArray_EMPTY(1, &n, REAL, 0)
         elif plain(out, REAL, 1, n, 0, True) == NULL or not self.clear_of_inputs(out, parameters, X, Y, sample_weight):
             return None
-        s.parameters = <const real *> np.PyArray_DATA(parameters)
         s.gradient = <real *> np.PyArray_DATA(out)
-        w = self.take(np.PyArray_DIMS(X)[0], TRAIN)
-        s.plan = &w.plan
-        s.memory = w.memory
-        s.losses = w.losses
-        with nogil:
-            loss = run_at_pace(&s, &w.pace)
-        self.give_back(w)
-        return loss, out
+        return self.run(&s, parameters, X, TRAIN, None), out
 
     def value(self, np.ndarray parameters, object X, object Y, object sample_weight, bint mean):
         """The loss; None if an argument is not as needed."""
         cdef Step s
-        cdef Workspace *w
-        cdef double loss
         if not self.read_batch(&s, X, Y, sample_weight, mean):
             return None
-        s.parameters = <const real *> np.PyArray_DATA(parameters)
-        w = self.take(np.PyArray_DIMS(X)[0], VALUE)
-        s.plan = &w.plan
-        s.memory = w.memory
-        s.losses = w.losses
-        with nogil:
-            loss = run_at_pace(&s, &w.pace)
-        self.give_back(w)
-        return loss
+        return self.run(&s, parameters, X, VALUE, None)
 
     def train_step(self, np.ndarray parameters, object X, object Y, object sample_weight, np.ndarray gradient,
                    UpdateState state, bint mean):
         """The loss before an update of the parameters; None if an argument is not as needed."""
         cdef Step s
-        cdef Workspace *w
-        cdef double loss
         if not self.read_batch(&s, X, Y, sample_weight, mean):
             return None
-        s.parameters = <const real *> np.PyArray_DATA(parameters)
         s.gradient = <real *> np.PyArray_DATA(gradient)
-        w = self.take(np.PyArray_DIMS(X)[0], TRAIN)
-        s.update = state.next_update(<real *> np.PyArray_DATA(parameters))
-        s.plan = &w.plan
-        s.memory = w.memory
-        s.losses = w.losses
-        with nogil:
-            loss = run_at_pace(&s, &w.pace)
-        self.give_back(w)
-        return loss
+        return self.run(&s, parameters, X, TRAIN, state)
 
     def predict(self, np.ndarray parameters, object X, object out):
         """Outputs [rows, fan_out]; None if an argument is not as needed."""
         cdef Step s
         cdef np.npy_intp[2] shape
-        cdef Workspace *w
         s.x = <const real *> plain(X, REAL, 2, -1, self.fan_in, False)
         if s.x == NULL:
             return None
@@ -443,15 +426,9 @@ cdef class Network:
         elif not self.clear_of_inputs(out, parameters, X, None, None):
             return None
         s.net = &self.net
-        s.parameters = <const real *> np.PyArray_DATA(parameters)
         s.output = <real *> np.PyArray_DATA(out)
         s.output_gradient = NULL
-        w = self.take(shape[0], PREDICT)
-        s.plan = &w.plan
-        s.memory = w.memory
-        with nogil:
-            run_at_pace(&s, &w.pace)
-        self.give_back(w)
+        self.run(&s, parameters, X, PREDICT, None)
         return out
 
     def forward(self, np.ndarray parameters, object X):
