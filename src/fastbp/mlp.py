@@ -6,6 +6,7 @@ import io
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -340,6 +341,62 @@ class MLP:
             X, Y, sample_weight = self._batch(X, Y, sample_weight)
             loss = self._network.train_step(self._buffer, X, Y, sample_weight, gradient, state, self._mean)
         return loss  # type: ignore[no-any-return]
+
+    def _run_batches(
+        self,
+        X: Array,
+        Y: Array,
+        sample_weight: Array | None,
+        optimizer: Optimizer,
+        order: Array | None,
+        begin: int,
+        batch_size: int,
+        losses: Array,
+        *,
+        penalty: float = 0.0,
+        max_norm: float = math.inf,
+        dropout: Sequence[float] | None = None,
+        key: int = 0,
+        seconds: float = 0.1,
+    ) -> tuple[int, str | None]:
+        """Steps over the batches of one pass from position `begin` on, until its end or for so many seconds.
+
+        X, Y and sample_weight as `_batch` returns them.  Returns the position after the last step, and None or what was
+        not finite at the batch there: "loss" or "gradient".
+        """
+        rows = len(X) if order is None else len(order)
+        end_time = time.perf_counter() + seconds
+        while begin < rows:
+            take = slice(begin, begin + batch_size) if order is None else order[begin : begin + batch_size]
+            w = None if sample_weight is None else sample_weight[take]
+            total = len(X[take]) if w is None else float(w.sum())
+            loss, grad = self.value_and_grad(X[take], Y[take], w)
+            if penalty:
+                for W, g in zip(self.weights, self.views(grad)[0], strict=True):
+                    loss += 0.5 * penalty / total * float((W**2).sum())
+                    g += (penalty / total) * W
+            losses[begin // batch_size] = loss
+            if not math.isfinite(loss):
+                return begin, "loss"
+            norm = float(np.linalg.norm(grad))
+            if not math.isfinite(norm):
+                return begin, "gradient"
+            if norm > max_norm:
+                grad *= max_norm / norm
+            optimizer.step(self, grad)
+            begin = min(rows, begin + batch_size)
+            if time.perf_counter() > end_time:
+                break
+        return begin, None
+
+    def _batch_gradient(
+        self, X: Array, Y: Array, sample_weight: Array | None, order: Array | None, begin: int, batch_size: int,
+        out: Array, *, dropout: Sequence[float] | None = None, key: int = 0, step: int = 0,
+    ) -> float:
+        """Loss and gradient of one batch as `_run_batches` takes it, before its step."""
+        take = slice(begin, begin + batch_size) if order is None else order[begin : begin + batch_size]
+        w = None if sample_weight is None else sample_weight[take]
+        return self.value_and_grad(X[take], Y[take], w, out=out)[0]
 
     def _gradient_buffer(self) -> Array:
         """A vector of this thread's own for gradients that nobody sees."""
