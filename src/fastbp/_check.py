@@ -43,6 +43,20 @@ def number(name: str, value: Any, low: float, high: float, valid: str) -> float:
     return result
 
 
+def integer(name: str, value: Any, low: int) -> int:
+    """An integer, at least `low`."""
+    valid = "a positive integer" if low == 1 else f"an integer >= {low}"
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {valid}, got {describe(value)}") from None
+    if result < low:
+        raise ValueError(f"{name} must be {valid}, got {result}")
+    return result
+
+
 def dtype(name: str, value: Any) -> np.dtype[Any]:
     try:
         result = np.dtype(value)
