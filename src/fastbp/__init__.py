@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ._config import get_config, get_num_threads, set_num_threads, show_config
 from .mlp import ACTIVATIONS, LOSSES, MLP, load
 from .ops import dense_backward, dense_forward, safe_log
-from .optim import SGD, Adam, AdamW
+from .optim import SGD, Adam, AdamW, RMSprop
 
 if TYPE_CHECKING:
     from . import testing
@@ -19,6 +19,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "RMSprop",
     "dense_backward",
     "dense_forward",
     "diagnose",

@@ -11,13 +11,14 @@ cimport cython
 cimport numpy as np
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 import time
 
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
+from fastbp._dropout cimport mixed64
 from fastbp._math cimport *
 from fastbp._activations cimport *
 from fastbp._layers cimport *
@@ -145,8 +146,8 @@ cdef class UpdateState:
     cdef readonly object first, second
     cdef public Py_ssize_t steps
 
-    def __init__(self, bint adam, object first, object second):
-        self.update.rule = ADAM_UPDATE if adam else SGD_UPDATE
+    def __init__(self, str rule, object first, object second):
+        self.update.rule = update_names().index(rule)
         self.first = first
         self.second = second
         self.update.first = NULL if first is None else <real *> np.PyArray_DATA(first)
@@ -165,7 +166,7 @@ cdef class UpdateState:
         self.update.beta2 = beta2
         self.update.eps = eps
 
-    cdef Update next_update(self, real *parameters) noexcept:
+    cdef Update next_update(self, real *parameters) noexcept nogil:
         cdef Update u = self.update
         self.steps += 1
         u.parameters = parameters
@@ -179,6 +180,69 @@ cdef class UpdateState:
         cdef Py_ssize_t n = np.PyArray_SIZE(parameters)
         with nogil:
             update_range(&u, <real *> np.PyArray_DATA(gradient), 0, n)
+
+
+# ---- the batches of a pass -------------------------------------------------------------------------------------------
+
+cdef enum Failure:
+    LOSS_NOT_FINITE = 1
+    GRADIENT_NOT_FINITE
+
+cdef struct Batches:
+    Step whole              # x and targets are those of all rows
+    const int64_t *order    # of rows, or NULL
+    Py_ssize_t end, size    # of the pass, of a batch
+    bint mean
+    double penalty          # of a batch whose weights add up to 1
+    uint64_t key            # of the pass, for dropout
+
+
+cdef inline Step batch_at(const Batches *b, Py_ssize_t begin, Py_ssize_t n_steps) noexcept nogil:
+    """The step over the batch that begins there, in an optimizer's life its (n_steps + 1)-th."""
+    cdef Step s = b.whole
+    cdef double total
+    cdef Py_ssize_t i
+    s.rows = min(b.size, b.end - begin)
+    total = s.rows
+    if s.targets.weights != NULL:
+        total = 0
+        for i in range(begin, begin + s.rows):
+            total += s.targets.weights[i if b.order == NULL else b.order[i]]
+    if b.order != NULL:
+        s.order = b.order + begin
+    else:
+        s.x += begin * s.net.layers[0].fan_in
+        s.targets = targets_of(&s, begin, s.rows, NULL)
+    # A batch of weight 0 has loss and gradient 0.
+    s.penalty = b.penalty / total if total > 0 else 0
+    if b.mean:
+        s.targets.scale = 1 / total if total > 0 else 0
+    s.dropout.key = mixed64(b.key) + <uint64_t> n_steps * <uint64_t> 0x100000001b3u
+    return s
+
+
+cdef Py_ssize_t run_batches(
+    const Batches *b, Py_ssize_t begin, UpdateState state, Workspace *full, Workspace *last, double *losses,
+    double seconds, int *failure,
+) noexcept nogil:
+    """Where it stopped.  A batch whose loss or gradient is not finite changes nothing."""
+    cdef Step s
+    cdef Workspace *w
+    cdef double end_time = omp_get_wtime() + seconds
+    while begin < b.end:
+        s = batch_at(b, begin, state.steps)
+        w = last if last != NULL and s.rows < b.size else full
+        work_in(&s, w)
+        s.update = state.next_update(<real *> s.parameters)
+        losses[begin // b.size] = run_at_pace(&s, &w.pace)
+        if not isfinite(s.loss) or not isfinite(s.norm):
+            state.steps -= 1
+            failure[0] = GRADIENT_NOT_FINITE if isfinite(s.loss) else LOSS_NOT_FINITE
+            break
+        begin += s.rows
+        if omp_get_wtime() > end_time:
+            break
+    return begin
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------
@@ -201,12 +265,13 @@ cdef void free_workspace(Workspace *w) noexcept:
         PyMem_RawFree(w)
 
 
-cdef bint fit_workspace(Workspace *w, const Net *net, Py_ssize_t rows, int mode) noexcept:
+cdef bint fit_workspace(Workspace *w, const Net *net, Py_ssize_t rows, int mode, bint gather) noexcept:
     """Plan for so many rows and make room; False if there is no memory."""
     cdef int threads = allowed_threads()
-    if w.plan.rows == rows and w.plan.threads_allowed == threads and w.plan.mode == mode and w.raw != NULL:
+    if (w.plan.rows == rows and w.plan.threads_allowed == threads and w.plan.mode == mode
+            and w.plan.gather == gather and w.raw != NULL):
         return True
-    make_plan(net, rows, threads, mode, &w.plan)
+    make_plan(net, rows, threads, mode, gather, &w.plan)
     memset(&w.pace, 0, sizeof(Pace))
     if w.plan.total > w.capacity:
         PyMem_RawFree(w.raw)
@@ -225,6 +290,12 @@ cdef bint fit_workspace(Workspace *w, const Net *net, Py_ssize_t rows, int mode)
             return False
         w.losses_capacity = w.plan.n_losses
     return True
+
+
+cdef inline void work_in(Step *s, const Workspace *w) noexcept nogil:
+    s.plan = &w.plan
+    s.memory = w.memory
+    s.losses = w.losses
 
 
 @cython.final
@@ -272,8 +343,6 @@ cdef class Network:
             layer.transposed = packed
             packed += packed_size(layer.fan_out, layer.fan_in)
         self.net.layers[self.net.n_layers].row_at = row_at      # where a copy of x starts
-        self.net.copy_x = falls_on_few_sets(sizes[0])
-        self.net.ldx = padded_width(sizes[0]) if self.net.copy_x else sizes[0]
         self.net.n_parameters = at
         self.net.packed_size = packed
         self.net.rule.activation = activations[self.net.n_layers - 1]
@@ -294,7 +363,7 @@ cdef class Network:
             free_workspace(w)
         PyMem_RawFree(self.net.layers)
 
-    cdef Workspace *take(self, Py_ssize_t rows, int mode) except NULL:
+    cdef Workspace *take(self, Py_ssize_t rows, int mode, bint gather) except NULL:
         """A workspace that no other thread uses, planned for so many rows."""
         cdef Workspace *w
         with cython.critical_section(self):
@@ -306,7 +375,7 @@ cdef class Network:
             if w == NULL:
                 raise MemoryError
             memset(w, 0, sizeof(Workspace))
-        if not fit_workspace(w, &self.net, rows, mode):
+        if not fit_workspace(w, &self.net, rows, mode, gather):
             free_workspace(w)
             raise MemoryError(f"no memory for a batch of {rows} rows")
         return w
@@ -320,12 +389,12 @@ cdef class Network:
         """Point s at X, Y and sample_weight; False if one of them is not as needed."""
         cdef Py_ssize_t rows
         cdef double total
+        memset(s, 0, sizeof(Step))
         s.net = &self.net
         s.x = <const real *> plain(X, REAL, 2, -1, self.fan_in, False)
         if s.x == NULL:
             return False
         rows = np.PyArray_DIMS(X)[0]
-        s.targets.labels = NULL
         s.targets.dense = <const real *> plain(Y, REAL, 2, rows, self.fan_out, False)
         if s.targets.dense == NULL:
             if self.net.rule.activation != SOFTMAX or self.net.rule.loss != CROSS_ENTROPY:
@@ -335,7 +404,6 @@ cdef class Network:
                 return False
         elif not targets_in_domain(s.targets.dense, rows * self.fan_out, self.net.rule.loss):
             return False
-        s.targets.weights = NULL
         s.targets.scale = 1. / rows if mean else 1.
         if sample_weight is not None:
             s.targets.weights = <const double *> plain(sample_weight, np.NPY_FLOAT64, 1, rows, 0, False)
@@ -345,10 +413,6 @@ cdef class Network:
             if total <= 0:
                 return False
             s.targets.scale = 1. / total if mean else 1.
-        s.output = NULL
-        s.output_gradient = NULL
-        s.input_gradient = NULL
-        s.update.rule = NO_UPDATE
         return True
 
     cdef bint clear_of_inputs(
@@ -368,12 +432,10 @@ cdef class Network:
 
     cdef double run(self, Step *s, np.ndarray parameters, object X, int mode, UpdateState state) except? -1:
         """Run a step in a workspace of its own; with a state, update the parameters."""
-        cdef Workspace *w = self.take(np.PyArray_DIMS(X)[0], mode)
+        cdef Workspace *w = self.take(np.PyArray_DIMS(X)[0], mode, False)
         cdef double loss
         s.parameters = <const real *> np.PyArray_DATA(parameters)
-        s.plan = &w.plan
-        s.memory = w.memory
-        s.losses = w.losses
+        work_in(s, w)
         if state is not None:
             s.update = state.next_update(<real *> s.parameters)
         with nogil:
@@ -410,10 +472,106 @@ cdef class Network:
         s.gradient = <real *> np.PyArray_DATA(gradient)
         return self.run(&s, parameters, X, TRAIN, state)
 
+    cdef bint read_pass(
+        self, Batches *b, object X, object order, Py_ssize_t begin, Py_ssize_t batch_size, object dropout,
+    ) noexcept:
+        """The order and the batches of a pass; False if an argument is not as needed."""
+        cdef Py_ssize_t rows = np.PyArray_DIMS(X)[0], k
+        cdef bint bad = False
+        b.order = NULL
+        b.end = rows
+        if order is not None:
+            b.order = <const int64_t *> plain(order, np.NPY_INT64, 1, -1, 0, False)
+            if b.order == NULL:
+                return False
+            b.end = np.PyArray_DIMS(order)[0]
+            for k in range(b.end):
+                bad = bad | (b.order[k] < 0) | (b.order[k] >= rows)
+        b.size = batch_size
+        if dropout is not None:
+            b.whole.dropout.rates = <const double *> plain(dropout, np.NPY_FLOAT64, 1, self.net.n_layers - 1, 0, False)
+            if b.whole.dropout.rates == NULL:
+                return False
+        return not bad and 0 <= begin <= b.end and batch_size > 0
+
+    def batch_gradient(
+        self, np.ndarray parameters, object X, object Y, object sample_weight, object order, Py_ssize_t begin,
+        Py_ssize_t batch_size, object out, bint mean, object dropout, uint64_t key, Py_ssize_t step,
+    ):
+        """The loss of a batch, its gradient in `out`; None if an argument is not as needed."""
+        cdef Batches b
+        cdef Step s
+        cdef Workspace *w
+        cdef double loss
+        if not self.read_batch(&b.whole, X, Y, sample_weight, mean):
+            return None
+        if not self.read_pass(&b, X, order, begin, batch_size, dropout):
+            return None
+        if begin == b.end or plain(out, REAL, 1, self.net.n_parameters, 0, True) == NULL:
+            return None
+        if not self.clear_of_inputs(out, parameters, X, Y, sample_weight):
+            return None
+        b.whole.parameters = <const real *> np.PyArray_DATA(parameters)
+        b.whole.gradient = <real *> np.PyArray_DATA(out)
+        b.mean = mean
+        b.key = key
+        s = batch_at(&b, begin, step)
+        w = self.take(s.rows, TRAIN, order is not None)
+        work_in(&s, w)
+        with nogil:
+            loss = run_at_pace(&s, &w.pace)
+        self.give_back(w)
+        return loss
+
+    def train_batches(
+        self, np.ndarray parameters, object X, object Y, object sample_weight, object order, Py_ssize_t begin,
+        Py_ssize_t batch_size, np.ndarray losses, np.ndarray gradient, UpdateState state, bint mean, double penalty,
+        double max_norm, object dropout, uint64_t key, double seconds,
+    ):
+        """Steps over the batches of a pass, for so many seconds: (where it ended, 0 or the Failure there).
+
+        None if an argument is not as needed.
+        """
+        cdef Batches b
+        cdef Workspace *w
+        cdef Workspace *last = NULL
+        cdef int failure = 0
+        cdef double *loss_of = <double *> np.PyArray_DATA(losses)
+        if not self.read_batch(&b.whole, X, Y, sample_weight, mean):
+            return None
+        if not self.read_pass(&b, X, order, begin, batch_size, dropout):
+            return None
+        if plain(losses, np.NPY_FLOAT64, 1, blocks_of(b.end, batch_size), 0, True) == NULL:
+            return None
+        b.whole.parameters = <const real *> np.PyArray_DATA(parameters)
+        b.whole.gradient = <real *> np.PyArray_DATA(gradient)
+        b.whole.guarded = True
+        b.whole.max_norm = max_norm
+        b.mean = mean
+        b.penalty = penalty
+        b.key = key
+        w = self.take(min(batch_size, b.end), TRAIN, order is not None)
+        try:
+            if b.end > batch_size and b.end % batch_size != 0:
+                last = self.take(b.end % batch_size, TRAIN, order is not None)
+            b.whole.squares = <double *> PyMem_RawMalloc(2 * blocks_of(self.net.n_parameters, RANGE) * sizeof(double))
+            if b.whole.squares == NULL:
+                raise MemoryError
+            with nogil:
+                begin = run_batches(&b, begin, state, w, last, loss_of, seconds, &failure)
+        finally:
+            PyMem_RawFree(b.whole.squares)
+            if last != NULL:
+                self.give_back(last)
+            self.give_back(w)       # on top, to be the first that is taken next time
+        return begin, failure
+
     def predict(self, np.ndarray parameters, object X, object out):
         """Outputs [rows, fan_out]; None if an argument is not as needed."""
         cdef Step s
         cdef np.npy_intp[2] shape
+        memset(&s, 0, sizeof(Step))
+        s.net = &self.net
         s.x = <const real *> plain(X, REAL, 2, -1, self.fan_in, False)
         if s.x == NULL:
             return None
@@ -425,9 +583,7 @@ cdef class Network:
             return None
         elif not self.clear_of_inputs(out, parameters, X, None, None):
             return None
-        s.net = &self.net
         s.output = <real *> np.PyArray_DATA(out)
-        s.output_gradient = NULL
         self.run(&s, parameters, X, PREDICT, None)
         return out
 
@@ -448,7 +604,7 @@ cdef class Network:
         if tape.workspace == NULL:
             raise MemoryError
         memset(tape.workspace, 0, sizeof(Workspace))
-        if not fit_workspace(tape.workspace, &self.net, tape.rows, TAPE):
+        if not fit_workspace(tape.workspace, &self.net, tape.rows, TAPE, False):
             raise MemoryError(f"no memory for a batch of {tape.rows} rows")
         self.run_tape(tape, None, None, None)
         return tape.y.copy(), tape
@@ -456,14 +612,12 @@ cdef class Network:
     cdef void run_tape(self, Tape tape, object dY, object dX, object gradient) noexcept:
         """Forward, or back where dY is given."""
         cdef Step s
+        memset(&s, 0, sizeof(Step))
         s.net = &self.net
-        s.plan = &tape.workspace.plan
-        s.memory = tape.workspace.memory
+        work_in(&s, tape.workspace)
         s.parameters = <const real *> np.PyArray_DATA(tape.parameters)
         s.x = <const real *> np.PyArray_DATA(tape.x)
         s.output = <real *> np.PyArray_DATA(tape.y)
-        s.output_gradient = NULL
-        s.update.rule = NO_UPDATE
         if dY is not None:
             s.output_gradient = <const real *> np.PyArray_DATA(dY)
             s.input_gradient = <real *> np.PyArray_DATA(dX)

@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
 from fastbp._activations cimport *
+from fastbp._dropout cimport Mask, apply_mask
 from fastbp._table cimport activate
 
 cdef enum:
@@ -135,13 +136,14 @@ cdef inline void layer_forward(
 
 cdef inline void layer_backward(
     Py_ssize_t rows, const Weights *w, int activation_below, const real *dz, Py_ssize_t ldz,
-    const real *a, real *g, Py_ssize_t ld, real *scratch,
+    const real *a, real *g, Py_ssize_t ld, const Mask *mask, Py_ssize_t batch_row, real *scratch,
 ) noexcept nogil:
     """g = (dz W^T) * act'(z below) for one block of rows.
 
-    dz       IN   [rows, fan_out], rows ldz apart
-    a, g     as in `through_activation`, of the layer below, whose width is fan_in
-    scratch  OUT  rows * TILE_VECTORS * VL numbers
+    dz         IN   [rows, fan_out], rows ldz apart
+    a, g       as in `through_activation`, of the layer below, whose width is fan_in
+    mask       IN   the dropout between the two layers, of rows from batch_row on; NULL for none
+    scratch    OUT  rows * TILE_VECTORS * VL numbers
     """
     cdef Py_ssize_t column = 0
     cdef const real *panel = w.transposed
@@ -154,6 +156,8 @@ cdef inline void layer_backward(
         else:
             V = 1
             inner_products(rows, w.fan_out, dz, ldz, w.w + column * w.fan_out, w.fan_out, w.fan_in - column, scratch)
+        if mask != NULL:
+            apply_mask(mask, batch_row, rows, column, V * VL, scratch, V * VL)
         through_activation(activation_below, rows, V, scratch, a + column, g + column, ld)
         column += V * VL
 

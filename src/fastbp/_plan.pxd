@@ -21,8 +21,6 @@ cdef struct Net:
     HeadRule rule
     Py_ssize_t n_parameters
     Py_ssize_t packed_size          # numbers in all panels
-    Py_ssize_t ldx                  # numbers in a row of x, padded if it has to be copied
-    bint copy_x                     # because its rows, as they are, would fall on few cache sets
 
 cdef enum:
     MAX_CHUNKS = 16
@@ -42,12 +40,16 @@ cdef struct Plan:
     bint brief                      # so short that waking another thread may cost more than it saves
     bint by_chunks
     bint in_place                   # few rows: packing the weights would cost more than the products
+    bint gather                     # rows of x are taken in a given order
+    bint copy_x                     # so they are copied, or because, as they are, they would fall on few cache sets
+    Py_ssize_t ldx                  # numbers in a row of x, padded if it is copied
     Py_ssize_t n_chunks             # by chunks
     Py_ssize_t slab_rows, n_slabs   # by phases
     Py_ssize_t block_rows
     Py_ssize_t n_losses             # chunks, or blocks of all slabs
     # sizes and places in a workspace, in numbers
     Py_ssize_t region_size, n_regions, scratch_size, gradient_size
+    Py_ssize_t gathered_at          # within scratch
     Py_ssize_t packed_at, regions_at, scratch_at, gradients_at, total
 
 cdef inline bint falls_on_few_sets(Py_ssize_t ld) noexcept nogil:
@@ -80,8 +82,15 @@ cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
     return (layer.fan_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS
 
 
-cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed, int mode, Plan *plan) noexcept nogil:
-    cdef Py_ssize_t row_size = net.ldx if net.copy_x else 0, multiply_adds = 0, widest = 0, here
+cdef inline Py_ssize_t gathered_size(const Plan *plan, Py_ssize_t fan_out) noexcept nogil:
+    """Numbers that the targets of a block take, gathered: as many classes or labels, and weights."""
+    return plan.block_rows * (fan_out + 16 // <Py_ssize_t> sizeof(real)) if plan.gather else 0
+
+
+cdef inline void make_plan(
+    const Net *net, Py_ssize_t rows, int threads_allowed, int mode, bint gather, Plan *plan,
+) noexcept nogil:
+    cdef Py_ssize_t row_size = 0, multiply_adds = 0, widest = 0, fan_in = net.layers[0].fan_in, here
     cdef Py_ssize_t row_limit, most
     cdef const Layer *layer
     cdef int i, products
@@ -89,6 +98,11 @@ cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed,
     plan.rows = rows
     plan.threads_allowed = threads_allowed
     plan.mode = mode
+    plan.gather = gather
+    plan.copy_x = gather or falls_on_few_sets(fan_in)
+    plan.ldx = padded_width(fan_in) if plan.copy_x else fan_in
+    if plan.copy_x:
+        row_size = plan.ldx
     for i in range(net.n_layers):
         layer = &net.layers[i]
         widest = max(widest, layer.fan_out)
@@ -143,6 +157,8 @@ cdef inline void make_plan(const Net *net, Py_ssize_t rows, int threads_allowed,
         plan.gradient_size = 0
     plan.scratch_size = in_lines(max(max(gradient_scratch(GRADIENT_ROWS), plan.block_rows * TILE_VECTORS * VL),
                                      SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
+    plan.gathered_at = plan.scratch_size
+    plan.scratch_size += in_lines(gathered_size(plan, net.layers[net.n_layers - 1].fan_out))
     plan.packed_at = 0
     plan.regions_at = in_lines(net.packed_size)
     plan.scratch_at = plan.regions_at + plan.n_regions * plan.region_size

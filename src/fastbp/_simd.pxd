@@ -33,6 +33,7 @@ cdef extern from "simd.h" nogil:
     vint vless(vreal a, vreal b) noexcept
     vint vless_equal(vreal a, vreal b) noexcept
     vint vequal(vreal a, vreal b) noexcept
+    vint vlessi(vint a, vint b) noexcept
     vreal vmin(vreal a, vreal b) noexcept
     vreal vmax(vreal a, vreal b) noexcept
     vreal vselect(vint mask, vreal a, vreal b) noexcept

@@ -12,13 +12,15 @@
 (d) A step too small to gain from a second thread never wakes one.  Whether a brief one gains is measured: a thread that
     has to be woken first, or whose core is busy with something else, can cost more than the step (`Pace`).
 """
-from libc.stdint cimport int64_t
+from libc.math cimport isfinite, sqrt
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 from cython.parallel cimport parallel, prange, threadid
 
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
+from fastbp._dropout cimport Dropout, Mask, apply_mask, mask_of
 from fastbp._layers cimport *
 from fastbp._losses cimport *
 from fastbp._table cimport *
@@ -29,16 +31,24 @@ cdef struct Step:
     const Net *net
     const Plan *plan
     const real *parameters          # and VL readable numbers after them
+    Py_ssize_t rows                 # as planned; what else needs them
     const real *x                   # [rows, fan_in of the first layer] without padding
     Targets targets
+    const int64_t *order            # plan.gather: the batch is these rows of x and of the targets; NULL: the first ones
+    Dropout dropout
     real *gradient                  # OUT
     real *input_gradient            # OUT or NULL
     real *output                    # OUT  PREDICT, TAPE: [rows, last width]
     const real *output_gradient     # IN   TAPE: dE/dy, [rows, last width]
     Update update
+    bint guarded                    # update only along a finite gradient of a finite loss, with these two:
+    double max_norm                 # the gradient's; it is scaled down to it
+    double penalty                  # 0.5 * penalty * sum of W^2 is added to the loss
     int threads                     # that take part: at most plan.threads
     real *memory                    # plan.total numbers
     double *losses                  # plan.n_losses
+    double *squares                 # guarded: sums of g^2 and of W^2 in each range of parameters
+    double norm, loss               # OUT  guarded: of the whole gradient, and with the penalty
 
 
 # ---- packing ---------------------------------------------------------------------------------------------------------
@@ -87,28 +97,40 @@ cdef inline real *block_g(
         0 if s.plan.mode != TAPE and index == s.net.n_layers - 1 else region_rows * s.net.layers[index].ld)
 
 
+cdef inline Py_ssize_t batch_row_at(const Step *s, Py_ssize_t row) noexcept nogil:
+    """Which row of x is row `row` of the batch."""
+    return row if s.order == NULL else s.order[row]
+
+
+cdef inline bint drops(const Step *s, int index) noexcept nogil:
+    """Whether some of a layer's outputs are dropped."""
+    return s.dropout.rates != NULL and index < s.net.n_layers - 1 and s.dropout.rates[index] > 0
+
+
 cdef inline const real *input_rows(
-    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, const real *x,
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t batch_row,
 ) noexcept nogil:
     """The first layer's input: x, or the copy of it that `forward_block` made at row `row` of the region."""
-    if not s.net.copy_x:
-        return x
-    return region + region_rows * s.net.layers[s.net.n_layers].row_at + row * s.net.ldx
+    if not s.plan.copy_x:
+        return s.x + batch_row * s.net.layers[0].fan_in
+    return region + region_rows * s.net.layers[s.net.n_layers].row_at + row * s.plan.ldx
 
 
 cdef inline void forward_block(
-    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, const real *x,
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
 ) noexcept nogil:
-    """All layers' activations for some rows; the last layer's logits."""
+    """All layers' activations for some rows of the batch; the last layer's logits."""
     cdef const Layer *layer = NULL
-    cdef const real *below = input_rows(s, region, region_rows, row, x)
-    cdef Py_ssize_t ld_below = s.net.ldx, fan_in = s.net.layers[0].fan_in
+    cdef const real *below = input_rows(s, region, region_rows, row, batch_row)
+    cdef Py_ssize_t ld_below = s.plan.ldx, fan_in = s.net.layers[0].fan_in
     cdef Weights w
+    cdef Mask mask
     cdef real *a
     cdef int i
-    if s.net.copy_x:
+    if s.plan.copy_x:
         for i in range(rows):
-            memcpy(<real *> below + i * s.net.ldx, x + i * fan_in, fan_in * sizeof(real))
+            memcpy(<real *> below + i * s.plan.ldx, s.x + batch_row_at(s, batch_row + i) * fan_in,
+                   fan_in * sizeof(real))
     for i in range(s.net.n_layers):
         layer = &s.net.layers[i]
         a = block_a(s, region, region_rows, i, row)
@@ -116,35 +138,45 @@ cdef inline void forward_block(
         layer_forward(rows, &w, layer.activation if i < s.net.n_layers - 1 else IDENTITY,
                       s.plan.mode == TRAIN or s.plan.mode == TAPE, below, ld_below, a,
                       block_g(s, region, region_rows, i, row), layer.ld)
+        if drops(s, i):
+            mask = mask_of(&s.dropout, i)
+            apply_mask(&mask, batch_row, rows, 0, layer.fan_out, a, layer.ld)
         below = a
         ld_below = layer.ld
 
 
 cdef inline void backward_block(
-    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, real *dx, real *scratch,
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
+    real *scratch,
 ) noexcept nogil:
-    """All hidden layers' dE/dz for some rows, from the last layer's; and dx, if wanted."""
+    """All hidden layers' dE/dz for some rows, from the last layer's; and dE/dx, if wanted."""
     cdef Weights w
+    cdef Mask mask
     cdef int i
     for i in range(s.net.n_layers - 1, 0, -1):
         w = weights_of(s, i)
+        if drops(s, i - 1):
+            mask = mask_of(&s.dropout, i - 1)
         layer_backward(rows, &w, s.net.layers[i - 1].activation, block_g(s, region, region_rows, i, row),
                        s.net.layers[i].ld, block_a(s, region, region_rows, i - 1, row),
-                       block_g(s, region, region_rows, i - 1, row), s.net.layers[i - 1].ld, scratch)
-    if dx != NULL:
+                       block_g(s, region, region_rows, i - 1, row), s.net.layers[i - 1].ld,
+                       &mask if drops(s, i - 1) else NULL, batch_row, scratch)
+    if s.input_gradient != NULL:
         w = weights_of(s, 0)
-        input_gradient(rows, &w, block_g(s, region, region_rows, 0, row), s.net.layers[0].ld, dx)
+        input_gradient(rows, &w, block_g(s, region, region_rows, 0, row), s.net.layers[0].ld,
+                       s.input_gradient + batch_row * s.net.layers[0].fan_in)
 
 
 cdef inline void gradient_part(
-    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t rows, const real *x, int index,
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t rows, Py_ssize_t batch_row, int index,
     Py_ssize_t begin, Py_ssize_t end, real *gradient, bint add, real *scratch,
 ) noexcept nogil:
     """Rows begin..end of a layer's dW, and with the first of them its db, over the first rows of a region."""
     cdef const Layer *layer = &s.net.layers[index]
     cdef const real *dz = block_g(s, region, region_rows, index, 0)
     if index == 0:
-        weight_gradient(rows, begin, end, layer.fan_out, input_rows(s, region, region_rows, 0, x), s.net.ldx, dz,
+        weight_gradient(rows, begin, end, layer.fan_out, input_rows(s, region, region_rows, 0, batch_row),
+                        s.plan.ldx, dz,
                         layer.ld, gradient + layer.weights, add, scratch)
     else:
         weight_gradient(rows, begin, end, layer.fan_out, block_a(s, region, region_rows, index - 1, 0),
@@ -153,15 +185,35 @@ cdef inline void gradient_part(
         bias_gradient(rows, layer.fan_out, dz, layer.ld, gradient + layer.biases, add)
 
 
-cdef inline Targets targets_from(const Step *s, Py_ssize_t row) noexcept nogil:
-    """The targets of the rows from `row` on."""
+cdef inline Targets targets_of(const Step *s, Py_ssize_t row, Py_ssize_t rows, real *gathered) noexcept nogil:
+    """The targets of some rows of the batch; brought together at `gathered`, if they have to be."""
     cdef Targets t = s.targets
+    cdef Py_ssize_t n = s.net.layers[s.net.n_layers - 1].fan_out, i
+    cdef double *weights = <double *> gathered
+    cdef int64_t *labels
+    cdef real *dense
+    if s.order == NULL:
+        if t.dense != NULL:
+            t.dense += row * n
+        if t.labels != NULL:
+            t.labels += row
+        if t.weights != NULL:
+            t.weights += row
+        return t
+    labels = <int64_t *> (weights + s.plan.block_rows)
+    dense = <real *> (labels + s.plan.block_rows)
     if t.dense != NULL:
-        t.dense += row * s.net.layers[s.net.n_layers - 1].fan_out
+        for i in range(rows):
+            memcpy(dense + i * n, t.dense + s.order[row + i] * n, n * sizeof(real))
+        t.dense = dense
     if t.labels != NULL:
-        t.labels += row
+        for i in range(rows):
+            labels[i] = t.labels[s.order[row + i]]
+        t.labels = labels
     if t.weights != NULL:
-        t.weights += row
+        for i in range(rows):
+            weights[i] = t.weights[s.order[row + i]]
+        t.weights = weights
     return t
 
 
@@ -169,7 +221,7 @@ cdef inline void head_of_block(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
     real *scratch, double *total,
 ) noexcept nogil:
-    cdef Targets t = targets_from(s, batch_row)
+    cdef Targets t = targets_of(s, batch_row, rows, scratch + s.plan.gathered_at)
     cdef Py_ssize_t last = s.net.n_layers - 1
     head_block(&s.net.rule, rows, s.net.layers[last].fan_out, block_a(s, region, region_rows, last, row),
                s.net.layers[last].ld, &t, scratch, total)
@@ -186,7 +238,6 @@ cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcep
     cdef real *region = s.memory + plan.regions_at + thread * plan.region_size
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
     cdef real *gradient = s.gradient
-    cdef const real *x
     cdef int i
     if plan.n_chunks > 1:
         gradient = s.memory + plan.gradients_at + chunk * in_lines(s.net.n_parameters)
@@ -194,13 +245,11 @@ cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcep
     for b in range(blocks):
         row = begin + share(size, blocks, b)
         rows = begin + share(size, blocks, b + 1) - row
-        x = s.x + row * s.net.layers[0].fan_in
-        forward_block(s, region, plan.block_rows, 0, rows, x)
+        forward_block(s, region, plan.block_rows, 0, rows, row)
         head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &s.losses[chunk])
-        backward_block(s, region, plan.block_rows, 0, rows,
-                       NULL if s.input_gradient == NULL else s.input_gradient + row * s.net.layers[0].fan_in, scratch)
+        backward_block(s, region, plan.block_rows, 0, rows, row, scratch)
         for i in range(s.net.n_layers):
-            gradient_part(s, region, plan.block_rows, rows, x, i, 0, s.net.layers[i].fan_in, gradient, b > 0, scratch)
+            gradient_part(s, region, plan.block_rows, rows, row, i, 0, s.net.layers[i].fan_in, gradient, b > 0, scratch)
 
 
 cdef inline Py_ssize_t slab_begin(const Plan *plan, Py_ssize_t slab) noexcept nogil:
@@ -219,10 +268,9 @@ cdef inline void block_task(const Step *s, Py_ssize_t slab, Py_ssize_t block, in
     total[0] = 0
     if rows <= 0:
         return
-    forward_block(s, region, plan.slab_rows, row, rows, s.x + (begin + row) * s.net.layers[0].fan_in)
+    forward_block(s, region, plan.slab_rows, row, rows, begin + row)
     head_of_block(s, region, plan.slab_rows, row, rows, begin + row, scratch, total)
-    backward_block(s, region, plan.slab_rows, row, rows, NULL if s.input_gradient == NULL else
-                   s.input_gradient + (begin + row) * s.net.layers[0].fan_in, scratch)
+    backward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
 
 
 cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
@@ -236,8 +284,7 @@ cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task, 
     parts = gradient_tasks(&s.net.layers[i])
     fan_in = s.net.layers[i].fan_in
     gradient_part(s, s.memory + plan.regions_at, plan.slab_rows, slab_begin(plan, slab + 1) - begin,
-                  s.x + begin * s.net.layers[0].fan_in, i, share(fan_in, parts, task), share(fan_in, parts, task + 1),
-                  s.gradient, slab > 0, s.memory + plan.scratch_at + thread * plan.scratch_size)
+                  begin, i, share(fan_in, parts, task), share(fan_in, parts, task + 1), s.gradient, slab > 0, s.memory + plan.scratch_at + thread * plan.scratch_size)
 
 
 cdef inline separate_void add_gradients(
@@ -255,13 +302,92 @@ cdef inline separate_void add_gradients(
         i += VL
 
 
+cdef inline double sum_of_squares(const real *x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double s0 = 0, s1 = 0, s2 = 0, s3 = 0
+    for i in range(0, n - 3, 4):
+        s0 += <double> x[i] * x[i]
+        s1 += <double> x[i + 1] * x[i + 1]
+        s2 += <double> x[i + 2] * x[i + 2]
+        s3 += <double> x[i + 3] * x[i + 3]
+    for i in range(n // 4 * 4, n):
+        s0 += <double> x[i] * x[i]
+    return (s0 + s1) + (s2 + s3)
+
+
+cdef inline double add_penalty(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Add penalty * W to the gradient of those of the parameters begin..end that are weights; the sum of their W^2."""
+    cdef const Layer *layer
+    cdef real penalty = <real> s.penalty
+    cdef double total = 0
+    cdef Py_ssize_t first, last, k
+    cdef int i
+    for i in range(s.net.n_layers):
+        layer = &s.net.layers[i]
+        first = max(begin, layer.weights)
+        last = min(end, layer.biases)
+        if first < last:
+            for k in range(first, last):
+                s.gradient[k] += penalty * s.parameters[k]
+            total += sum_of_squares(s.parameters + first, last - first)
+    return total
+
+
 cdef inline void finish_task(const Step *s, Py_ssize_t task) noexcept nogil:
-    """Add up the chunks' gradients for a range of parameters, and update these."""
+    """Add up the chunks' gradients for a range of parameters, and update these; if guarded, only make ready for it."""
     cdef Py_ssize_t begin = task * RANGE
     cdef Py_ssize_t end = min(s.net.n_parameters, begin + RANGE)
     if s.plan.n_chunks > 1:
         add_gradients(s.memory + s.plan.gradients_at + begin, in_lines(s.net.n_parameters), s.plan.n_chunks,
                       end - begin, s.gradient + begin)
+    if s.guarded:
+        s.squares[2 * task + 1] = add_penalty(s, begin, end) if s.penalty != 0 else 0
+        s.squares[2 * task] = sum_of_squares(s.gradient + begin, end - begin)
+    else:
+        update_range(&s.update, s.gradient, begin, end)
+
+
+cdef inline double total_loss(const Step *s) noexcept nogil:
+    """The batch's loss, and if guarded the penalty."""
+    cdef double loss = 0, squares = 0
+    cdef Py_ssize_t k
+    for k in range(s.plan.n_losses):
+        loss += s.losses[k]
+    if s.guarded and s.penalty != 0:
+        for k in range(blocks_of(s.net.n_parameters, RANGE)):
+            squares += s.squares[2 * k + 1]
+        loss += 0.5 * s.penalty * squares
+    return loss
+
+
+cdef inline double gradient_norm(const Step *s) noexcept nogil:
+    """The norm of the whole gradient, from its squares in ranges; not finite if an entry is not."""
+    cdef double squares = 0, largest = 0, x
+    cdef Py_ssize_t k
+    for k in range(blocks_of(s.net.n_parameters, RANGE)):
+        squares += s.squares[2 * k]
+    if isfinite(squares):
+        return sqrt(squares)
+    for k in range(s.net.n_parameters):     # the squares may be too large when their root is not
+        x = <double> s.gradient[k]
+        if not isfinite(x):
+            return squares
+        largest = max(largest, abs(x))
+    squares = 0
+    for k in range(s.net.n_parameters):
+        squares += (<double> s.gradient[k] / largest) ** 2
+    return largest * sqrt(squares)
+
+
+cdef inline void update_task(const Step *s, Py_ssize_t task) noexcept nogil:
+    """Guarded: update a range of parameters, if the step can be taken."""
+    cdef Py_ssize_t begin = task * RANGE, k
+    cdef Py_ssize_t end = min(s.net.n_parameters, begin + RANGE)
+    if not isfinite(s.norm) or not isfinite(s.loss):
+        return
+    if s.norm > s.max_norm:
+        for k in range(begin, end):
+            s.gradient[k] = <real> (s.gradient[k] * (s.max_norm / s.norm))
     update_range(&s.update, s.gradient, begin, end)
 
 
@@ -296,7 +422,7 @@ cdef inline void forward_task(const Step *s, Py_ssize_t block, int thread) noexc
     cdef Py_ssize_t row = share(plan.rows, plan.n_chunks, block)
     cdef Py_ssize_t rows = share(plan.rows, plan.n_chunks, block + 1) - row
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
-    forward_block(s, region, plan.block_rows, 0, rows, s.x + row * s.net.layers[0].fan_in)
+    forward_block(s, region, plan.block_rows, 0, rows, row)
     if plan.mode == PREDICT:
         output_of_block(s, region, plan.block_rows, 0, rows, row, scratch)
     else:
@@ -309,7 +435,7 @@ cdef inline void tape_forward_task(const Step *s, Py_ssize_t block, int thread) 
     cdef real *region = s.memory + plan.regions_at
     cdef Py_ssize_t row = block * plan.block_rows
     cdef Py_ssize_t rows = min(plan.rows - row, plan.block_rows)
-    forward_block(s, region, plan.slab_rows, row, rows, s.x + row * s.net.layers[0].fan_in)
+    forward_block(s, region, plan.slab_rows, row, rows, row)
     output_of_block(s, region, plan.slab_rows, row, rows, row, s.memory + plan.scratch_at + thread * plan.scratch_size)
 
 
@@ -332,7 +458,7 @@ cdef inline void tape_backward_task(const Step *s, Py_ssize_t block, int thread)
                 vstore(scratch + i * VL, load_edge(dy + i * n + column, n - column))
             through_activation(s.net.rule.activation, rows, 1, scratch, a + column, g + column, ld)
             column += VL
-    backward_block(s, region, plan.slab_rows, row, rows, s.input_gradient + row * s.net.layers[0].fan_in, scratch)
+    backward_block(s, region, plan.slab_rows, row, rows, row, scratch)
 
 
 # ---- the step --------------------------------------------------------------------------------------------------------
@@ -344,6 +470,8 @@ cdef enum Stage:
     BLOCKS
     GRADIENTS
     FINISH
+    JUDGE
+    UPDATE
     FORWARD
     TAPE_FORWARD
     TAPE_BACKWARD
@@ -354,12 +482,14 @@ cdef inline Py_ssize_t tasks_of(const Step *s, int stage) noexcept nogil:
     cdef int i
     if stage == PACK:
         return 0 if s.plan.in_place else 2 * s.net.n_layers
+    if stage == JUDGE:
+        return 1
     if stage == CHUNKS or stage == FORWARD:
         return s.plan.n_chunks
-    if stage == FINISH:
+    if stage == FINISH or stage == UPDATE:
         if s.plan.n_chunks == 1 and s.update.rule == NO_UPDATE:
             return 0
-        return (s.net.n_parameters + RANGE - 1) // RANGE
+        return blocks_of(s.net.n_parameters, RANGE)
     if stage == GRADIENTS:
         for i in range(s.net.n_layers):
             total += gradient_tasks(&s.net.layers[i])
@@ -367,7 +497,7 @@ cdef inline Py_ssize_t tasks_of(const Step *s, int stage) noexcept nogil:
     return blocks_of(s.plan.slab_rows, s.plan.block_rows)
 
 
-cdef inline void do_task(const Step *s, int stage, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
+cdef inline void do_task(Step *s, int stage, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
     if stage == PACK:
         pack_task(s, task)
     elif stage == CHUNKS:
@@ -378,6 +508,11 @@ cdef inline void do_task(const Step *s, int stage, Py_ssize_t slab, Py_ssize_t t
         gradient_task(s, slab, task, thread)
     elif stage == FINISH:
         finish_task(s, task)
+    elif stage == JUDGE:
+        s.norm = gradient_norm(s)
+        s.loss = total_loss(s)
+    elif stage == UPDATE:
+        update_task(s, task)
     elif stage == FORWARD:
         forward_task(s, task, thread)
     elif stage == TAPE_FORWARD:
@@ -387,9 +522,9 @@ cdef inline void do_task(const Step *s, int stage, Py_ssize_t slab, Py_ssize_t t
 
 
 cdef inline Py_ssize_t n_stages(const Step *s) noexcept nogil:
-    if s.plan.mode == TRAIN and not s.plan.by_chunks:
-        return 2 + 2 * s.plan.n_slabs
-    return 3 if s.plan.mode == TRAIN else 2
+    if s.plan.mode != TRAIN:
+        return 2
+    return 1 + (1 if s.plan.by_chunks else 2 * s.plan.n_slabs) + (3 if s.guarded else 1)
 
 
 cdef inline int stage_at(const Step *s, Py_ssize_t k) noexcept nogil:
@@ -403,7 +538,9 @@ cdef inline int stage_at(const Step *s, Py_ssize_t k) noexcept nogil:
     if s.plan.mode == TAPE:
         return TAPE_FORWARD
     if k == n_stages(s) - 1:
-        return FINISH
+        return UPDATE if s.guarded else FINISH
+    if s.guarded and k >= n_stages(s) - 3:
+        return FINISH if k == n_stages(s) - 3 else JUDGE
     if s.plan.by_chunks:
         return CHUNKS
     return BLOCKS if k % 2 == 1 else GRADIENTS
@@ -413,10 +550,9 @@ cdef inline Py_ssize_t slab_at(const Step *s, Py_ssize_t k) noexcept nogil:
     return (k - 1) // 2 if s.plan.mode == TRAIN else 0
 
 
-cdef inline double run_step(const Step *s) noexcept nogil:
+cdef inline double run_step(Step *s) noexcept nogil:
     """Do what s asks for; the loss of the batch, if it is trained on."""
     cdef Py_ssize_t k, task
-    cdef double loss = 0
     if s.threads > 1:
         with parallel(num_threads=s.threads):
             for k in range(n_stages(s)):
@@ -426,9 +562,7 @@ cdef inline double run_step(const Step *s) noexcept nogil:
         for k in range(n_stages(s)):
             for task in range(tasks_of(s, stage_at(s, k))):
                 do_task(s, stage_at(s, k), slab_at(s, k), task, 0)
-    for k in range(s.plan.n_losses):
-        loss += s.losses[k]
-    return loss
+    return total_loss(s)
 
 
 # ---- one thread or all -----------------------------------------------------------------------------------------------
@@ -438,7 +572,8 @@ cdef extern from *:
     #ifdef _OPENMP
     #include <omp.h>
     #else
-    static double omp_get_wtime(void) { return 0; }
+    #include <time.h>
+    static double omp_get_wtime(void) { return (double) time(NULL); }
     #endif
     """
     double omp_get_wtime() nogil

@@ -10,16 +10,20 @@ cdef enum Rule:
     NO_UPDATE
     SGD_UPDATE
     ADAM_UPDATE
+    RMSPROP_UPDATE
+
+cdef inline tuple update_names():
+    return None, "sgd", "adam", "rmsprop"
 
 cdef struct Update:
     int rule
     real *parameters        # IN OUT
-    real *first             # IN OUT  SGD: velocity (NULL without momentum); Adam: mean of g
-    real *second            # IN OUT  Adam: mean of g^2
+    real *first             # IN OUT  SGD, RMSprop: velocity (NULL without momentum); Adam: mean of g
+    real *second            # IN OUT  Adam, RMSprop: mean of g^2
     double learning_rate
-    double momentum         # SGD
+    double momentum         # SGD, RMSprop
     bint nesterov
-    double beta1, beta2, eps            # Adam
+    double beta1, beta2, eps            # Adam; RMSprop: beta2 and eps
     double correction1, correction2     # Adam: 1 - beta^t
     double weight_decay
     bint decoupled          # weight decay shrinks the parameters (AdamW) rather than adding to the gradient (L2)
@@ -60,6 +64,19 @@ cdef inline separate_void adam_range(
         w[i] = shrink * w[i] - rate * m / (real_sqrt(v) * root_scale + eps)
 
 
+cdef inline separate_void rmsprop_range(
+    Py_ssize_t n, real *w, const real *g, real *velocity, real *second, real rate, real momentum, real beta2, real rest2,
+    real eps, real decay,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef real slope
+    for i in range(n):
+        slope = g[i] + decay * w[i]
+        second[i] = beta2 * second[i] + rest2 * slope * slope
+        velocity[i] = momentum * velocity[i] + slope / (real_sqrt(second[i]) + eps)
+        w[i] -= rate * velocity[i]
+
+
 cdef inline void update_range(const Update *u, const real *gradient, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """Step parameters begin..end along their gradient (a pointer to the whole of it)."""
     if u.rule == SGD_UPDATE:
@@ -71,3 +88,7 @@ cdef inline void update_range(const Update *u, const real *gradient, Py_ssize_t 
                    <real> (1 - u.beta1), <real> (1 - u.beta2), <real> (1 / sqrt(u.correction2)), <real> u.eps,
                    <real> (0 if u.decoupled else u.weight_decay),
                    <real> (1 - u.learning_rate * u.weight_decay if u.decoupled else 1))
+    elif u.rule == RMSPROP_UPDATE:
+        rmsprop_range(end - begin, u.parameters + begin, gradient + begin, u.first + begin, u.second + begin,
+                      <real> u.learning_rate, <real> u.momentum, <real> u.beta2, <real> (1 - u.beta2), <real> u.eps,
+                      <real> u.weight_decay)

@@ -6,7 +6,6 @@ import io
 import math
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -306,7 +305,7 @@ class MLP:
         ----------
         X, Y, sample_weight
             As in `value_and_grad`.
-        optimizer : SGD, Adam or AdamW
+        optimizer : SGD, RMSprop, Adam or AdamW
             Keeps its state from step to step, and belongs to the first network that it steps.
 
         Returns
@@ -331,7 +330,7 @@ class MLP:
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
-                f"optimizer must be a fastbp optimizer (SGD, Adam, AdamW), got {_check.describe(optimizer)}"
+                f"optimizer must be a fastbp optimizer (SGD, RMSprop, Adam, AdamW), got {_check.describe(optimizer)}"
             )
         self._writable()
         state = optimizer._state_for(self)
@@ -364,39 +363,36 @@ class MLP:
         X, Y and sample_weight as `_batch` returns them.  Returns the position after the last step, and None or what was
         not finite at the batch there: "loss" or "gradient".
         """
-        rows = len(X) if order is None else len(order)
-        end_time = time.perf_counter() + seconds
-        while begin < rows:
-            take = slice(begin, begin + batch_size) if order is None else order[begin : begin + batch_size]
-            w = None if sample_weight is None else sample_weight[take]
-            total = len(X[take]) if w is None else float(w.sum())
-            loss, grad = self.value_and_grad(X[take], Y[take], w)
-            if penalty:
-                for W, g in zip(self.weights, self.views(grad)[0], strict=True):
-                    loss += 0.5 * penalty / total * float((W**2).sum())
-                    g += (penalty / total) * W
-            losses[begin // batch_size] = loss
-            if not math.isfinite(loss):
-                return begin, "loss"
-            norm = float(np.linalg.norm(grad))
-            if not math.isfinite(norm):
-                return begin, "gradient"
-            if norm > max_norm:
-                grad *= max_norm / norm
-            optimizer.step(self, grad)
-            begin = min(rows, begin + batch_size)
-            if time.perf_counter() > end_time:
-                break
-        return begin, None
+        self._writable()
+        result = self._network.train_batches(
+            self._buffer, X, Y, sample_weight, order, begin, batch_size, losses, self._gradient_buffer(),
+            optimizer._state_for(self), self._mean, penalty, max_norm, _rates(dropout), key, seconds,
+        )  # fmt: skip
+        if result is None:
+            raise ValueError("X, Y, sample_weight or order: no longer valid, though they were checked before")
+        return result[0], (None, "loss", "gradient")[result[1]]
 
     def _batch_gradient(
-        self, X: Array, Y: Array, sample_weight: Array | None, order: Array | None, begin: int, batch_size: int,
-        out: Array, *, dropout: Sequence[float] | None = None, key: int = 0, step: int = 0,
+        self,
+        X: Array,
+        Y: Array,
+        sample_weight: Array | None,
+        order: Array | None,
+        begin: int,
+        batch_size: int,
+        out: Array,
+        *,
+        dropout: Sequence[float] | None = None,
+        key: int = 0,
+        step: int = 0,
     ) -> float:
         """Loss and gradient of one batch as `_run_batches` takes it, before its step."""
-        take = slice(begin, begin + batch_size) if order is None else order[begin : begin + batch_size]
-        w = None if sample_weight is None else sample_weight[take]
-        return self.value_and_grad(X[take], Y[take], w, out=out)[0]
+        loss = self._network.batch_gradient(
+            self._buffer, X, Y, sample_weight, order, begin, batch_size, out, self._mean, _rates(dropout), key, step
+        )
+        if loss is None:
+            raise ValueError("X, Y, sample_weight, order or out: no longer valid, though they were checked before")
+        return loss  # type: ignore[no-any-return]
 
     def _gradient_buffer(self) -> Array:
         """A vector of this thread's own for gradients that nobody sees."""
@@ -668,6 +664,10 @@ def _hidden_activations(activation: Any, hidden: int) -> tuple[str, ...]:
             f"activation must be one name, or one per hidden layer ({hidden}), got {len(names)}: {names!r}"
         )
     return names
+
+
+def _rates(dropout: Sequence[float] | None) -> Array | None:
+    return None if dropout is None else np.asarray(dropout, np.float64)
 
 
 def _generator(rng: Any) -> np.random.Generator:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .mlp import MLP
 
 _NONNEGATIVE = (0.0, np.inf, "a finite number >= 0")
+_POSITIVE = (np.nextafter(0, 1), np.inf, "a finite number > 0")
 _FRACTION = (0.0, 1.0, "a number in [0, 1)")
 
 
@@ -22,6 +23,7 @@ class Optimizer:
     """
 
     _rules: ClassVar[dict[str, tuple[float, float, str]]] = {}
+    _rule = ""  # its name in the kernels
     _vectors = 0  # of state, each as long as the parameters
 
     def __init__(self, **hyperparameters: Any) -> None:
@@ -66,7 +68,7 @@ class Optimizer:
                             f"optimizer: its saved state is for {vector.size} parameters of dtype {vector.dtype}, "
                             f"this network has {net.n_parameters} of dtype {net.dtype}"
                         )
-            self._state = net._kernels.UpdateState(self._vectors == 2, first, second)
+            self._state = net._kernels.UpdateState(self._rule, first, second)
             self._state.steps = steps
             self._net_id = net._identity
             self._changed = True
@@ -158,6 +160,7 @@ class SGD(Optimizer):
     """
 
     _rules: ClassVar = {"learning_rate": _NONNEGATIVE, "momentum": _FRACTION, "weight_decay": _NONNEGATIVE}
+    _rule = "sgd"
 
     learning_rate: float
     momentum: float
@@ -177,6 +180,72 @@ class SGD(Optimizer):
 
     def _settings(self) -> tuple[Any, ...]:
         return self.learning_rate, self.weight_decay, False, self.momentum, self.nesterov, 0.0, 0.0, 0.0
+
+
+class RMSprop(Optimizer):
+    """RMSprop: steps scaled by a running mean of the gradient's square, with momentum if asked for.
+
+    ``v = rho * v + (1 - rho) * g**2``, ``u = momentum * u + g / (sqrt(v) + eps)``, ``w -= learning_rate * u`` [1]_;
+    PyTorch's formulas and defaults, rho being its alpha.
+
+    Parameters
+    ----------
+    learning_rate : float, default 0.01
+    rho : float in [0, 1), default 0.99
+    eps : float > 0, default 1e-8
+    momentum : float in [0, 1), default 0
+    weight_decay : float, default 0
+        L2 penalty, added to the gradient of all parameters.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a hyperparameter is out of its range, also when it is set later.
+
+    References
+    ----------
+    .. [1] T. Tieleman, G. Hinton, Lecture 6.5: RMSprop, Neural Networks for Machine Learning, 2012.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> net = fastbp.MLP([1, 1], rng=0)
+    >>> X = np.linspace(-1, 1, 20)[:, None]
+    >>> rmsprop = fastbp.RMSprop(learning_rate=0.02)
+    >>> for _ in range(500):
+    ...     loss = net.train_step(X, 3 * X + 1, rmsprop)
+    >>> np.round(net.parameters, 1)
+    array([3., 1.])
+    """
+
+    _rules: ClassVar = {
+        "learning_rate": _NONNEGATIVE,
+        "rho": _FRACTION,
+        "eps": _POSITIVE,
+        "momentum": _FRACTION,
+        "weight_decay": _NONNEGATIVE,
+    }
+    _rule = "rmsprop"
+    _vectors = 2
+
+    learning_rate: float
+    rho: float
+    eps: float
+    momentum: float
+    weight_decay: float
+
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        rho: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, rho=rho, eps=eps, momentum=momentum, weight_decay=weight_decay)
+
+    def _settings(self) -> tuple[Any, ...]:
+        return self.learning_rate, self.weight_decay, False, self.momentum, False, 0.0, self.rho, self.eps
 
 
 class Adam(Optimizer):
@@ -218,9 +287,10 @@ class Adam(Optimizer):
         "learning_rate": _NONNEGATIVE,
         "beta1": _FRACTION,
         "beta2": _FRACTION,
-        "eps": (np.nextafter(0, 1), np.inf, "a finite number > 0"),
+        "eps": _POSITIVE,
         "weight_decay": _NONNEGATIVE,
     }
+    _rule = "adam"
     _vectors = 2
     _decoupled = False
 

@@ -95,6 +95,7 @@ static inline vint vshift_left(vint x, int n) { return (vint)((vuint)x << n); }
 static inline vint vless(vreal a, vreal b) { return (vint)(a < b); }
 static inline vint vless_equal(vreal a, vreal b) { return (vint)(a <= b); }
 static inline vint vequal(vreal a, vreal b) { return (vint)(a == b); }
+static inline vint vlessi(vint a, vint b) { return a < b; }
 static inline real vlane(vreal x, int i) { return x[i]; }
 #else
 static inline vreal vset(real x) { return x; }
@@ -106,6 +107,7 @@ static inline vint vshift_left(vint x, int n) { return (vint)((vuint)x << n); }
 static inline vint vless(vreal a, vreal b) { return -(vint)(a < b); }
 static inline vint vless_equal(vreal a, vreal b) { return -(vint)(a <= b); }
 static inline vint vequal(vreal a, vreal b) { return -(vint)(a == b); }
+static inline vint vlessi(vint a, vint b) { return -(vint)(a < b); }
 static inline real vlane(vreal x, int i) { (void)i; return x; }
 #endif
 
