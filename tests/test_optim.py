@@ -1,4 +1,4 @@
-"""SGD, Adam and AdamW against the formulas in plain NumPy, with PyTorch's conventions, and against torch."""
+"""SGD, RMSprop, Adam and AdamW against the formulas in plain NumPy, with PyTorch's conventions, and against torch."""
 
 import copy
 import itertools
@@ -16,6 +16,8 @@ SETTINGS = [
     ("SGD", {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}),
     ("SGD", {"learning_rate": 0.1, "weight_decay": 0.01}),
     ("SGD", {"learning_rate": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1}),
+    ("RMSprop", {}),
+    ("RMSprop", {"learning_rate": 0.03, "rho": 0.5, "eps": 1e-3, "momentum": 0.8, "weight_decay": 0.1}),
     ("Adam", {}),
     ("Adam", {"learning_rate": 0.01, "beta1": 0.5, "beta2": 0.9, "eps": 1e-4}),
     ("Adam", {"learning_rate": 0.01, "beta1": 0.0, "beta2": 0.0}),
@@ -49,7 +51,14 @@ def adamw(w, state, g, *, weight_decay=0.01, **options):
     return adam(w, state, g, weight_decay=weight_decay, decoupled=True, **options)
 
 
-RULES = {"SGD": sgd, "Adam": adam, "AdamW": adamw}
+def rmsprop(w, state, g, *, learning_rate=0.01, rho=0.99, eps=1e-8, momentum=0.0, weight_decay=0.0):
+    g = g + weight_decay * w
+    state["v"] = rho * state.get("v", 0) + (1 - rho) * g * g
+    state["u"] = momentum * state.get("u", 0) + g / (np.sqrt(state["v"]) + eps)
+    return w - learning_rate * state["u"]
+
+
+RULES = {"SGD": sgd, "RMSprop": rmsprop, "Adam": adam, "AdamW": adamw}
 
 
 def make(dtype, sizes=(3, 7, 2)):
@@ -77,9 +86,9 @@ def test_steps_are_those_of_the_formula(isa, dtype, name, options, sizes):
 @pytest.mark.parametrize(("name", "options"), SETTINGS)
 def test_steps_are_those_of_torch(isa, dtype, name, options):
     torch = pytest.importorskip("torch")
-    theirs = {"learning_rate": "lr", "beta1": None, "beta2": None}
+    theirs = {"learning_rate": "lr", "beta1": None, "beta2": None, "rho": "alpha"}
     given = {theirs.get(k, k): v for k, v in options.items() if theirs.get(k, k)}
-    if name != "SGD":
+    if name.startswith("Adam"):
         given["betas"] = (options.get("beta1", 0.9), options.get("beta2", 0.999))
     net, optimizer = make(dtype), getattr(fastbp, name)(**options)
     if name == "SGD":
