@@ -1,0 +1,443 @@
+"""Training over MPI: what `fit(comm=)` does together with the other ranks.
+
+(a) Every rank steps with the rows it was given.  A step's gradient is that of the whole batch: the mean over all its
+    rows, or its sum, so each rank's share counts by the weight of its rows.  Loss, weight and a flag that says "I have
+    failed" travel behind the gradient, so that a step is one all-reduce and learns of failures without another message.
+(b) There are two kinds of collective operation: that all-reduce, and `_exchange`, which gathers a small Python object
+    from every rank.  Between `_exchange("pass")` and the last step of a pass the next one is always the all-reduce,
+    elsewhere it is always an exchange.  So a rank that fails, wherever it is, knows what the others will wait in: it
+    joins that with the flag set, all exchange what happened, and the error is raised on every rank.  If they do not
+    come, it ends all processes.
+(c) All ranks compute their steps from the same sum, hence the same parameters to the bit; `check` compares them.
+(d) An exchange carries the name of what it is for: ranks that went different ways get an error, not a deadlock.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+import zlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from . import _check, _cpu, _dispatch
+from ._config import get_num_threads
+
+if TYPE_CHECKING:
+    from .mlp import MLP
+    from .optim import Optimizer
+
+Array = np.ndarray[Any, Any]
+
+GRACE = 60.0  # seconds that a failed rank waits for the others before it ends all
+_LOSS, _WEIGHT, _FAILED, _TAIL = 0, 1, 2, 3  # behind the gradient
+
+
+def join(comm: Any) -> Group:
+    """The group of ranks that a communicator connects.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Intracomm
+
+    Returns
+    -------
+    Group
+        To be used in a with statement.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If comm is something else.
+    """
+    MPI: Any = sys.modules.get("mpi4py.MPI")  # whoever has a communicator has imported it; importing it starts MPI
+    if MPI is None or not isinstance(comm, MPI.Intracomm):
+        hint = "" if MPI else " (mpi4py comes with: pip install fastbp[mpi])"
+        raise TypeError(
+            f"comm must be a communicator such as mpi4py.MPI.COMM_WORLD, or None, got {_check.describe(comm)}{hint}"
+        )
+    if comm == MPI.COMM_NULL:
+        raise ValueError("comm must be a communicator that this process is part of, got MPI.COMM_NULL")
+    return Group(comm, MPI)
+
+
+class RemoteError(Exception):
+    """The traceback of an error on another rank; the cause of the error that is raised here."""
+
+
+class Group:
+    """The ranks that train one network.  All methods are collective: every rank calls them in the same order.
+
+    In a with statement; an exception inside it, on any rank, is raised on all of them.  An interrupt (Ctrl-C) waits
+    for the next collective operation, so that all ranks stop after the same step.  Threads are limited to this rank's
+    part of the cores, unless the user has set a number.
+
+    Attributes
+    ----------
+    rank, size : int
+    is_root : bool
+        Of rank 0, which reports and writes files.
+    """
+
+    def __init__(self, comm: Any, mpi: Any) -> None:
+        self._mpi, self._comm = mpi, comm
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+        self.is_root = self.rank == 0
+        self._over = False  # all ranks know of an error
+        self._stepping = False  # the next collective operation is a step's all-reduce
+        self._interrupted = False
+        self._handler: Any = None
+        self._threads_limited = False
+
+    # ---- beginning and end -------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Group:
+        self._comm = self._comm.Dup()  # messages of the user's own never meet these
+        self._limit_threads()
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            self._handler = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._over:
+                pass
+            elif error is None:
+                self._exchange("end")
+            else:
+                self._fail(error)
+        finally:
+            if self._handler is not None:
+                signal.signal(signal.SIGINT, self._handler)
+            if self._threads_limited:
+                _dispatch.limit_threads(0)
+            self._comm.Free()
+        if self._interrupted and not self._over:  # since then
+            raise KeyboardInterrupt
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        if self._interrupted:  # the user insists
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def _limit_threads(self) -> None:
+        """As many threads as this rank's part of the cores that it shares with others on its machine."""
+        node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(_cpu.cores())
+        masks = node.allgather(set(mine))
+        node.Free()
+        part = max(1, int(sum(1 / sum(core in mask for mask in masks) for core in mine) + 1e-9))
+        wanted = get_num_threads()
+        if wanted <= part:
+            return
+        if _dispatch.thread_limit() or os.environ.get("OMP_NUM_THREADS"):
+            if self.is_root:
+                warnings.warn(
+                    f"comm: {len(masks)} ranks of {wanted} threads on {len(set().union(*masks))} cores: they will wait "
+                    f"for each other; OMP_NUM_THREADS={part} gives each rank cores of its own",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        else:
+            _dispatch.limit_threads(part)
+            self._threads_limited = True
+
+    # ---- errors ------------------------------------------------------------------------------------------------------
+
+    def _exchange(self, purpose: str, value: Any = None) -> list[Any]:
+        """The values of all ranks, by rank; raises what any rank has to report instead of one."""
+        if self._interrupted:
+            error = KeyboardInterrupt()
+            self._gather(purpose, None, error)
+            raise error
+        everyone = self._gather(purpose, value, None)
+        for rank, (_, _, report) in enumerate(everyone):
+            if report is not None:
+                _raise_report(rank, report)
+        names = [name for name, _, _ in everyone]
+        if len(set(names)) > 1:
+            steps = ", ".join(f"{name!r} on rank {rank}" for rank, name in enumerate(names))
+            self._refuse(RuntimeError(f"comm: the ranks do not go the same way: {steps}; pass fit the same arguments"))
+        return [value for _, value, _ in everyone]
+
+    def _gather(self, purpose: str, value: Any, error: BaseException | None) -> list[Any]:
+        try:
+            report = None if error is None else _report(error)
+            everyone: list[Any] = self._comm.allgather((purpose, value, report))
+        except self._mpi.Exception as failure:
+            self._abort(failure)
+        self._over = any(report is not None for _, _, report in everyone)
+        return everyone
+
+    def _refuse(self, error: BaseException) -> NoReturn:
+        """Raise what every rank raises here and now."""
+        self._over = True
+        raise error
+
+    def _fail(self, error: BaseException) -> None:
+        """Tell the others, in the operation that they will wait in."""
+        if isinstance(error, self._mpi.Exception):
+            self._abort(error)
+        watch = threading.Timer(GRACE, self._abort, [error])
+        watch.daemon = True
+        watch.start()
+        try:
+            if self._stepping:
+                self._vector[:] = 0
+                self._vector[-_TAIL + _FAILED] = 1
+                self._reduce()
+            self._gather("an error", None, error)
+        finally:
+            watch.cancel()
+
+    def _abort(self, error: BaseException) -> NoReturn:
+        """End all ranks: there is no way left to agree."""
+        traceback.print_exception(type(error), error, error.__traceback__)
+        print(f"fastbp: rank {self.rank} ends all ranks after this error", file=sys.stderr, flush=True)
+        self._comm.Abort(1)
+        raise error
+
+    # ---- what fit calls ----------------------------------------------------------------------------------------------
+
+    def start(
+        self, net: MLP, optimizer: Optimizer, rows: int, batch_size: int, settings: dict[str, Any] | None = None
+    ) -> tuple[int, int]:
+        """Make root's parameters and optimizer state everybody's, and share out the batches.
+
+        Parameters
+        ----------
+        net, optimizer
+            Of the same kind on every rank.
+        rows : int
+            Of this rank, at least 1.
+        batch_size : int
+            Of all ranks together, at least their number.
+        settings : dict of str to plain values, optional
+            Other arguments that have to be the same on every rank.
+
+        Returns
+        -------
+        local_batch_size, n_batches : int
+            Shares of a batch are in proportion to the rows; so many steps make a pass, the same on every rank.
+        """
+        state = optimizer._state_for(net)
+        net._writable()
+        self._vector = np.zeros(net.n_parameters + _TAIL, net.dtype)
+        self._weight_views = net.views(self._vector[:-_TAIL])[0]
+        facts = {
+            **(settings or {}),
+            "batch_size": batch_size,
+            "net": repr(net),
+            "optimizer": repr(optimizer),
+            "the instruction set (FASTBP_ISA)": _dispatch.isa,
+        }
+        everyone = self._exchange("start", (facts, rows, state.steps))
+        for name, value in everyone[0][0].items():
+            for rank, (others, _, _) in enumerate(everyone):
+                if others.get(name) != value:
+                    came = f"{value!r} on rank 0 and {others.get(name)!r} on rank {rank}"
+                    self._refuse(ValueError(f"{name} must be the same on every rank, got {came}"))
+        if batch_size < self.size:
+            self._refuse(ValueError(f"batch_size must be at least the number of ranks, {self.size}, got {batch_size}"))
+        try:
+            for vector in (net._buffer, state.first, state.second):
+                if vector is not None:
+                    self._comm.Bcast(vector)
+        except self._mpi.Exception as failure:
+            self._abort(failure)
+        state.steps = everyone[0][2]
+        all_rows = [rows for _, rows, _ in everyone]
+        shares = _shares(batch_size, all_rows)
+        self._batch_size = batch_size
+        self._n_batches = max(-(-n // share) for n, share in zip(all_rows, shares, strict=True))
+        return shares[self.rank], self._n_batches
+
+    def generator(self, generator: np.random.Generator) -> np.random.Generator:
+        """Streams that differ from rank to rank, all made from root's generator as it is now.
+
+        On root it is the generator itself: one rank shuffles as no comm does, and root's generator at the beginning of
+        an epoch is all that a checkpoint needs to hold.
+        """
+        root = self._exchange("generator", generator if self.is_root else None)[0]
+        if self.is_root:
+            return generator
+        return np.random.default_rng([self.rank, *root.integers(2**32, size=4)])
+
+    def run(
+        self,
+        net: MLP,
+        X: Array,
+        Y: Array,
+        sample_weight: Array | None,
+        optimizer: Optimizer,
+        order: Array | None,
+        begin: int,
+        batch_size: int,
+        losses: Array,
+        *,
+        penalty: float = 0.0,
+        max_norm: float = math.inf,
+        dropout: Sequence[float] | None = None,
+        key: int = 0,
+        seconds: float = 0.1,
+    ) -> tuple[int, str | None]:
+        """Steps over the batches of one pass from `begin` on, as `MLP._run_batches`, together.
+
+        Step s takes the rows ``order[s * batch_size : (s + 1) * batch_size]`` of every rank, which may be none where
+        others have more.  ``losses[s]`` is the loss of them all.  The pass is over at ``n_batches * batch_size``, which
+        may lie beyond this rank's rows; the others need not return from the same step before that.
+        """
+        rows, end = len(X) if order is None else len(order), self._n_batches * batch_size
+        state, mean = optimizer._state_for(net), net._mean
+        if not self._stepping and begin < end:
+            weight = _batch_weight(sample_weight, order, 0, rows)
+            everyone = self._exchange(f"pass from step {begin // batch_size}", (rows, weight))
+            all_rows, all_weight = (sum(values) for values in zip(*everyone, strict=True))
+            self._unit = self._batch_size * all_weight / all_rows  # an average batch's weight
+            self._stepping = True
+        key = (key + self.rank * 0x9E3779B97F4A7C15) % 2**64
+        gradient, tail = self._vector[:-_TAIL], self._vector[-_TAIL:]
+        deadline = time.perf_counter() + seconds
+        while begin < end:
+            weight = _batch_weight(sample_weight, order, begin, min(begin + batch_size, rows)) / self._unit
+            loss = 0.0
+            if weight > 0:
+                loss = net._batch_gradient(
+                    X, Y, sample_weight, order, begin, batch_size, gradient, dropout=dropout, key=key, step=state.steps
+                )
+                if mean and weight != 1:
+                    gradient *= weight
+                    loss *= weight
+            else:
+                gradient[:] = 0
+            tail[:] = loss, weight, self._interrupted
+            self._reduce()
+            loss, weight, failed = tail.tolist()
+            if failed:
+                self._exchange("an error")  # raises it
+            if mean and weight not in (0, 1):
+                gradient *= 1 / weight
+                loss /= weight
+            if penalty and weight:
+                loss += self._add_penalty(net, penalty / (weight * self._unit))
+            losses[begin // batch_size] = loss
+            norm = math.sqrt(_sum_of_squares(gradient)) if math.isfinite(loss) else math.nan
+            if not math.isfinite(norm):
+                self._stepping = False
+                return begin, "gradient" if math.isfinite(loss) else "loss"
+            if norm > max_norm:
+                gradient *= max_norm / norm
+            state.step(net._buffer, gradient)
+            begin += batch_size
+            if time.perf_counter() > deadline:
+                break
+        self._stepping = begin < end
+        return begin, None
+
+    def sum(self, vector: Sequence[float]) -> Array:
+        """The sum of all ranks' vectors, added up in the order of ranks: the same bits everywhere."""
+        total: Array = np.sum(self._exchange("sum", [float(x) for x in vector]), axis=0)
+        return total
+
+    def agree(self, value: Any) -> Any:
+        """Root's value (small and plain) on every rank."""
+        return self._exchange("agree", value if self.is_root else None)[0]
+
+    def check(self, net: MLP) -> None:
+        """Refuse to go on unless the parameters have the same bits on every rank."""
+        sums = self._exchange("check", zlib.crc32(net._buffer.data))
+        if len(set(sums)) > 1:
+            other = next(rank for rank, value in enumerate(sums) if value != sums[0])
+            self._refuse(
+                RuntimeError(
+                    f"comm: the parameters on rank {other} are no longer those on rank 0; something changed them on "
+                    "one rank alone (a callback?), or the ranks' processors or libraries round differently"
+                )
+            )
+
+    # ---- the step ----------------------------------------------------------------------------------------------------
+
+    def _reduce(self) -> None:
+        """Add up gradient, loss, weight and flag over the ranks."""
+        try:
+            self._comm.Allreduce(self._mpi.IN_PLACE, self._vector)
+        except self._mpi.Exception as failure:
+            self._abort(failure)
+
+    def _add_penalty(self, net: MLP, penalty: float) -> float:
+        """Add the gradient of 0.5 * penalty * sum(weights**2); returns that."""
+        total = 0.0
+        for W, g in zip(net.weights, self._weight_views, strict=True):
+            g += penalty * W
+            total += _sum_of_squares(W.reshape(-1))
+        return 0.5 * penalty * total
+
+
+def _batch_weight(sample_weight: Array | None, order: Array | None, begin: int, end: int) -> float:
+    """The total weight of the rows at these positions."""
+    if end <= begin or sample_weight is None:
+        return max(0, end - begin)
+    return float(sample_weight[begin:end].sum() if order is None else sample_weight[order[begin:end]].sum())
+
+
+def _sum_of_squares(vector: Array) -> float:
+    """In blocks, so that single precision loses nothing; without BLAS, whose threads would be in the way."""
+    whole = len(vector) // 1024 * 1024
+    blocks, rest = vector[:whole].reshape(-1, 1024), vector[whole:]
+    total = float(np.einsum("ij,ij->i", blocks, blocks).sum(dtype=np.float64)) + float(np.einsum("i,i->", rest, rest))
+    if math.isfinite(total) or vector.dtype == np.float64:
+        return total
+    return float(np.square(vector, dtype=np.float64).sum())  # the squares may be too large, not the numbers
+
+
+def _shares(batch_size: int, rows: Sequence[int]) -> list[int]:
+    """A batch shared out in proportion to the rows: integers >= 1 that add up to it."""
+    total = sum(rows)
+    parts = [divmod(batch_size * n, total) for n in rows]
+    shares = [whole for whole, _ in parts]
+    for rank in sorted(range(len(rows)), key=lambda r: -parts[r][1])[: batch_size - sum(shares)]:
+        shares[rank] += 1
+    while 0 in shares:
+        shares[shares.index(max(shares))] -= 1
+        shares[shares.index(0)] += 1
+    return shares
+
+
+def _report(error: BaseException) -> tuple[bytes | None, str, str]:
+    """An error as it can be sent: pickled if that goes, its traceback and its last line."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    last = "".join(traceback.format_exception_only(type(error), error)).strip()
+    try:
+        packed = pickle.dumps(error)
+        pickle.loads(packed)
+    except Exception:
+        return None, text, last
+    return packed, text, last
+
+
+def _raise_report(rank: int, report: tuple[bytes | None, str, str]) -> NoReturn:
+    """Raise here what was raised on another rank."""
+    packed, text, last = report
+    error: BaseException = RuntimeError(last)
+    if packed is not None:
+        try:
+            error = pickle.loads(packed)
+        except Exception:  # a class that only the other rank knows
+            pass
+    raise error from RemoteError(f"on rank {rank}\n\n{text}")
