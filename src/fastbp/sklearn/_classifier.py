@@ -1,0 +1,260 @@
+"""MLPClassifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from ._base import BaseMLP, fastbp_name, learns_by_steps
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, Any]
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
+    """DOC"""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseMLP._parameter_constraints,
+        "loss": [StrOptions({"log_loss", "squared_error"})],
+        "output_activation": [StrOptions({"logistic", "sigmoid", "softmax"}), None],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str | Sequence[str] = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        loss: str = "log_loss",
+        output_activation: str | None = None,
+        class_weight: Any = None,
+        callbacks: Any = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.loss = loss
+        self.output_activation = output_activation
+        self.class_weight = class_weight
+        self.callbacks = callbacks
+
+    # ---- targets -----------------------------------------------------------------------------------------------------
+
+    def _check_data(self, X: Any, y: Any, sample_weight: Any, incremental: bool, reset: bool) -> tuple[Any, Any, Any]:
+        X, y = validate_data(
+            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=(np.float64, np.float32), reset=reset
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if hasattr(self, "classes_") and (self.warm_start or incremental):
+            self._check_classes(unique_labels(y))
+        else:
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if self.class_weight is not None:
+            if incremental and self.class_weight == "balanced":
+                raise ValueError(
+                    "class_weight='balanced' needs all rows at once, partial_fit has some of them: use "
+                    "sklearn.utils.class_weight.compute_class_weight and pass its weights as a dict"
+                )
+            by_class = compute_sample_weight(self.class_weight, y)
+            sample_weight = by_class if sample_weight is None else by_class * sample_weight
+        Y = self._encode(y, X.dtype)
+        self.n_outputs_ = len(self.classes_) if Y.ndim == 1 else Y.shape[1]
+        return X, Y, sample_weight
+
+    def _check_classes(self, classes: Array) -> None:
+        if self.warm_start:
+            if set(classes) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {self.classes_}, `y` has {classes}"
+                )
+        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+
+    def _encode(self, y: Any, dtype: np.dtype[Any]) -> Array:
+        """Labels as the loss wants them: class numbers for softmax with log_loss, else a column per output."""
+        if self._label_binarizer.y_type_ == "multilabel-indicator":
+            return np.asarray(self._label_binarizer.transform(y), dtype)
+        numbers: Array = np.searchsorted(self.classes_, y)
+        if len(self.classes_) <= 2:
+            return np.asarray(numbers == 1, dtype)[:, None]
+        if self._output_and_loss() == ("softmax", "cross_entropy"):
+            return numbers
+        return np.asarray(numbers[:, None] == np.arange(len(self.classes_)), dtype)
+
+    def _one_row_encoder(self) -> Callable[[Any], Array | None]:
+        if self._label_binarizer.y_type_ == "multilabel-indicator" or self.class_weight is not None:
+            return lambda y: None
+        Y = self._encode(self.classes_, self.coefs_[0].dtype)
+        targets = {label: Y[i : i + 1].copy() for i, label in enumerate(self.classes_.tolist())}
+
+        def encode(y: Any) -> Array | None:
+            if type(y) is np.ndarray and y.shape == (1,):
+                label = y.item()
+            elif type(y) is list and len(y) == 1:
+                label = y[0]
+            else:
+                return None
+            return targets.get(label) if type(label).__hash__ is not None else None
+
+        return encode
+
+    def _output_and_loss(self) -> tuple[str, str]:
+        multiclass = self._label_binarizer.y_type_ == "multiclass"
+        output = fastbp_name(self.output_activation or ("softmax" if multiclass else "logistic"))
+        if output == "softmax" and not multiclass:
+            raise ValueError(
+                "output_activation='softmax' is for more than two classes, one for each row, got y of type "
+                f"{self._label_binarizer.y_type_!r}: use 'logistic' or None"
+            )
+        if self.loss == "squared_error":
+            return output, "squared_error"
+        return output, "cross_entropy" if output == "softmax" else "binary_cross_entropy"
+
+    # ---- outputs -----------------------------------------------------------------------------------------------------
+
+    def _outputs_score(self, outputs: Array, Y: Array, weights: Array | None) -> float:
+        if Y.ndim == 1:
+            right = outputs.argmax(axis=1) == Y
+        elif self._label_binarizer.y_type_ == "multiclass":
+            right = outputs.argmax(axis=1) == Y.argmax(axis=1)
+        else:
+            right = ((outputs > 0.5) == Y).all(axis=1)
+        return float(np.average(right, weights=weights))
+
+    def predict(self, X: Any) -> Array:
+        """The class of each row, or an indicator matrix for multilabel targets.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+        """
+        outputs = self._outputs(X)
+        if self.n_outputs_ == 1:
+            outputs = outputs.ravel()
+        return self._label_binarizer.inverse_transform(outputs)  # type: ignore[no-any-return]
+
+    def predict_proba(self, X: Any) -> Array:
+        """The probability of each class, in the order of ``classes_``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        p = self._outputs(X)
+        if self.n_outputs_ == 1:
+            return np.hstack([1 - p, p])
+        if self._label_binarizer.y_type_ == "multiclass" and self.out_activation_ == "logistic":
+            p /= p.sum(axis=1, keepdims=True)
+        return p
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """The logarithm of `predict_proba`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        p = self.predict_proba(X)
+        return np.log(p, out=p)
+
+    # ---- learning bit by bit -----------------------------------------------------------------------------------------
+
+    @available_if(learns_by_steps)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
+        """One pass over some rows, going on from what was learnt.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), optional
+        classes : array-like of shape (n_classes,), optional
+            All classes that there will be; needed in the first call.
+
+        Returns
+        -------
+        self
+        """
+        known = classes is None or np.array_equal(classes, getattr(self, "classes_", ()))
+        if known and sample_weight is None and self._step_one_row(X, y):
+            return self
+        if _check_partial_fit_first_call(self, classes):
+            multilabel = type_of_target(y).startswith("multilabel")
+            self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
+        return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[no-any-return]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,57 @@
+"""partial_fit of a single row, without the checks and preparations that an earlier call has made."""
+
+from __future__ import annotations
+
+import math
+from operator import is_
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._stochastic import end_epoch, not_finite, sum_of_squares
+
+if TYPE_CHECKING:
+    from ._base import BaseMLP
+
+
+class OneRow:
+    """What a step with one row needs of a fitted model, good until one of the model's parameters is set.
+
+    `step` does nothing and returns False for whatever is not plainly right: the ordinary way then converts it, or says
+    what is wrong.
+    """
+
+    def __init__(self, model: BaseMLP) -> None:
+        self.names = tuple(model._get_param_names())
+        self.settings = [getattr(model, name) for name in self.names]
+        self.net = model._network()
+        self.shape = (1, self.net.sizes[0])
+        self.losses = np.empty(1)
+        self.divisor = model._loss_divisor(self.net)
+        self.encode = model._one_row_encoder()
+        self.usable = model.batch_size in ("auto", 1) and not hasattr(model, "feature_names_in_")
+
+    def step(self, model: BaseMLP, X: Any, y: Any) -> bool:
+        net = self.net
+        if not (
+            self.usable
+            and type(X) is np.ndarray
+            and X.dtype == net.dtype
+            and X.shape == self.shape
+            and X.flags.carray
+            and math.isfinite(np.vdot(X, X))
+            and all(map(is_, map(model.__dict__.get, self.names), self.settings))
+            and model._network() is net
+        ):
+            return False
+        Y = self.encode(y)
+        if Y is None:
+            return False
+        squares = sum_of_squares(net) if self.divisor > 1 else 0.0
+        model.n_iter_ = 0
+        _, failure = net._run_batches(X, Y, None, model._optimizer, None, 0, 1, self.losses, penalty=model.alpha)
+        if failure is not None:
+            not_finite(model, failure)
+        penalty = 0.5 * model.alpha * squares
+        end_epoch(model, net, (float(self.losses[0]) - penalty) / self.divisor + penalty, 1)
+        return True

@@ -1,0 +1,112 @@
+"""Rows of data as the network takes them: dense; sparse ones that are large become so a slab at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse
+
+from .. import _check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..mlp import MLP
+    from ..optim import Optimizer
+
+    Array = np.ndarray[Any, Any]
+
+DENSE_BYTES = 2**28  # a sparse matrix whose dense form is no larger is made dense once
+SLAB_BYTES = 2**26  # else so much of it at a time
+
+
+def checked(net: MLP, X: Any, Y: Array, weights: Array | None) -> tuple[Any, Array, Array | None]:
+    """Training data as ``net._batch`` returns them; a large sparse X in CSR form."""
+    if scipy.sparse.issparse(X):
+        X = X.tocsr().astype(net.dtype, copy=False)
+        if X.shape[0] * X.shape[1] * net.dtype.itemsize > DENSE_BYTES:
+            Y = _check.targets("Y", Y, net.dtype, X.shape[0], net.sizes[-1], net.loss, net._softmax)
+            return X, Y, None if weights is None else _check.weights("sample_weight", weights, X.shape[0])
+        X = X.toarray()
+    return net._batch(X, Y, weights)
+
+
+def slab_rows(X: Any, dtype: np.dtype[Any], batch_size: int = 1) -> int:
+    """How many rows are made dense at a time: whole batches."""
+    return int(max(SLAB_BYTES // (X.shape[1] * dtype.itemsize) // batch_size, 1) * batch_size)
+
+
+def slabs(X: Any, dtype: np.dtype[Any]) -> Iterator[tuple[slice, Any]]:
+    """The rows of X as dense pieces, with their place; a dense X is one piece."""
+    if not scipy.sparse.issparse(X):
+        yield slice(0, X.shape[0]), X
+        return
+    X = X.tocsr()
+    rows = slab_rows(X, dtype)
+    for begin in range(0, X.shape[0], rows):
+        place = slice(begin, min(begin + rows, X.shape[0]))
+        yield place, X[place].toarray()
+
+
+def predict(net: MLP, X: Any) -> Array:
+    """The network's outputs for dense or sparse rows."""
+    if not scipy.sparse.issparse(X):
+        return net.predict(X)
+    Y = np.empty((X.shape[0], net.sizes[-1]), net.dtype)
+    for place, part in slabs(X, net.dtype):
+        net.predict(part, out=Y[place])
+    return Y
+
+
+def mean_loss(net: MLP, X: Any, Y: Array, weights: Array | None) -> float:
+    """The loss of dense or sparse rows."""
+    loss, total = 0.0, 0.0
+    for place, part in slabs(X, net.dtype):
+        w = None if weights is None else weights[place]
+        share = len(part) if w is None else float(w.sum())
+        loss += share * net.value(part, Y[place], w)
+        total += share
+    return loss / total
+
+
+def value_and_grad(net: MLP, X: Any, Y: Array, weights: Array | None) -> tuple[float, Array]:
+    """The loss of dense or sparse rows, and its gradient as a new float64 vector."""
+    if not scipy.sparse.issparse(X):
+        loss, gradient = net.value_and_grad(X, Y, weights)
+        return loss, gradient.astype(np.float64, copy=False)
+    loss, gradient, total = 0.0, np.zeros(net.n_parameters), 0.0
+    for place, part in slabs(X, net.dtype):
+        w = None if weights is None else weights[place]
+        share = len(part) if w is None else float(w.sum())
+        part_loss, part_gradient = net.value_and_grad(part, Y[place], w)
+        loss += share * part_loss
+        gradient += share * part_gradient
+        total += share
+    return loss / total, gradient / total
+
+
+def run_pass(
+    net: MLP, X: Any, Y: Array, weights: Array | None, optimizer: Optimizer, order: Array | None, batch_size: int,
+    losses: Array, penalty: float,
+) -> str | None:  # fmt: skip
+    """One step per batch of the rows in this order; writes their losses, returns what was not finite, if anything.
+
+    X, Y and weights are as `checked` returns them.
+    """
+    if scipy.sparse.issparse(X) and order is not None:
+        rows = slab_rows(X, net.dtype, batch_size)
+        for begin in range(0, len(order), rows):
+            take = order[begin : begin + rows]
+            part = net._batch(X[take].toarray(), Y[take], None if weights is None else weights[take])
+            failure = run_pass(net, *part, optimizer, None, batch_size, losses[begin // batch_size :], penalty)
+            if failure is not None:
+                return failure
+        return None
+    rows = len(X) if order is None else len(order)
+    position, failure = 0, None
+    while position < rows and failure is None:  # comes back now and then, so that Ctrl-C is obeyed
+        position, failure = net._run_batches(
+            X, Y, weights, optimizer, order, position, batch_size, losses, penalty=penalty
+        )
+    return failure
