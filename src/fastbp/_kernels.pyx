@@ -827,36 +827,39 @@ def vmath(str name, np.ndarray x, np.ndarray out):
     for_activation(ACTIVATION_NAMES.index(name.rstrip("'")), &job)
 
 
-cdef double multiply_adds(Py_ssize_t turns) noexcept nogil:
-    """Run independent multiply-adds in registers; the sum keeps them from being dropped."""
+cdef double peak_sum = 0    # not a local variable: what has a result that others may see is not dropped or moved
+
+cdef separate_void multiply_adds(Py_ssize_t turns) noexcept nogil:
+    """Run independent multiply-adds in registers, from another start each time."""
+    global peak_sum
     cdef vreal acc[12]
     cdef vreal x = vset(<real> 0.75), y = vset(<real> 0.5)
     cdef real lanes[16]
     cdef Py_ssize_t _turn
     cdef int i
     for i in range(12):
-        acc[i] = vset(<real> (i + 3))   # none is a fixed point, which the compiler would see and drop
+        acc[i] = vset(<real> (peak_sum + i + 3))   # none is a fixed point, which the compiler would see and drop
     for _turn in range(turns):
         for i in range(12):
             acc[i] = acc[i] * x + y
     for i in range(1, 12):
         acc[0] = acc[0] + acc[i]
     vstore(lanes, acc[0])
-    return lanes[0]
+    peak_sum = lanes[0]
 
 
 def peak(double seconds=0.2):
     """GFLOP/s of multiply-adds in registers on one core: the best of several runs, within about so many seconds."""
     cdef Py_ssize_t turns = 100000
-    cdef double best = 0, sink = 0, end = time.perf_counter() + seconds, begin, taken
+    cdef double best = 0, end = time.perf_counter() + seconds, begin, taken
     while True:
         begin = time.perf_counter()
         with nogil:
-            sink += multiply_adds(turns)
+            multiply_adds(turns)
         taken = time.perf_counter() - begin
         best = max(best, 2. * 12 * VL * turns / taken / 1e9)
         if time.perf_counter() > end:
-            return best if sink == sink else 0.
+            return best
 
 
 ACTIVATION_NAMES = activation_names()
