@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .. import _check
 from ..mlp import ACTIVATIONS, MLP
 from . import _lbfgs, _rows, _stochastic
 from ._online import OneRow
@@ -193,13 +194,17 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             self._validate_params()
         hidden = self.hidden_layer_sizes
         hidden = list(hidden) if isinstance(hidden, Iterable) else [hidden]
+        if not all(isinstance(width, Integral) for width in hidden):
+            raise TypeError(f"hidden_layer_sizes must be integers, got {hidden}.")
         if any(width <= 0 for width in hidden):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, Y, weights = self._check_data(X, y, sample_weight, incremental, reset=first)
-        if weights is not None and not weights.all():
-            some = np.flatnonzero(weights)
-            X, Y, weights = X[some], Y[some], weights[some]
+        if weights is not None:
+            weights = _check.weights("sample_weight", weights, X.shape[0])
+            if not weights.all():
+                some = np.flatnonzero(weights)
+                X, Y, weights = X[some], Y[some], weights[some]
         self._random_state = check_random_state(self.random_state)
         if first:
             self._initialize([X.shape[1], *hidden, self.n_outputs_], X.dtype)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._stochastic import end_epoch, not_finite, sum_of_squares
+from ._stochastic import NOT_FINITE, end_epoch, not_finite, sum_of_squares
 
 if TYPE_CHECKING:
     from ._base import BaseMLP
@@ -36,22 +36,24 @@ class OneRow:
         if not (
             self.usable
             and type(X) is np.ndarray
-            and X.dtype == net.dtype
+            and X.dtype.kind in "fiu"
             and X.shape == self.shape
-            and X.flags.carray
-            and math.isfinite(np.vdot(X, X))
             and all(map(is_, map(model.__dict__.get, self.names), self.settings))
             and model._network() is net
         ):
             return False
+        if X.dtype != net.dtype or not X.flags.carray:
+            X = np.array(X, net.dtype, order="C")
         Y = self.encode(y)
-        if Y is None:
+        if Y is None or not math.isfinite(np.vdot(X, X)):
             return False
         squares = sum_of_squares(net) if self.divisor > 1 else 0.0
         model.n_iter_ = 0
         _, failure = net._run_batches(X, Y, None, model._optimizer, None, 0, 1, self.losses, penalty=model.alpha)
         if failure is not None:
             not_finite(model, failure)
+        if not (math.isfinite(np.vdot(net.parameters, net.parameters)) or np.isfinite(net.parameters).all()):
+            raise ValueError(NOT_FINITE)
         penalty = 0.5 * model.alpha * squares
         end_epoch(model, net, (float(self.losses[0]) - penalty) / self.divisor + penalty, 1)
         return True

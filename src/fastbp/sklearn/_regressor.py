@@ -30,7 +30,113 @@ OUTPUT = {
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
-    """DOC"""
+    """A multi-layer perceptron for numbers: scikit-learn's, with fastbp's kernels.
+
+    Parameters, attributes, random numbers and results are those of ``sklearn.neural_network.MLPRegressor``; what
+    that does not have is marked as an extension.  The arithmetic is in X's dtype, float32 or float64.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "poisson"}, default "squared_error"
+        Half the squared error, or half the Poisson deviance, for y >= 0.  *Extension:* "binary_cross_entropy", for
+        y in [0, 1], and "cross_entropy", for rows that are distributions over the outputs.
+    hidden_layer_sizes : int or sequence of int, default (100,)
+        Widths of the hidden layers; () for none.
+    activation : str or sequence of str, default "relu"
+        Of the hidden layers: "identity", "logistic", "tanh", "relu".  *Extension:* also "leaky_relu", "elu",
+        "softplus", "gelu", "silu", and a list with one for each layer.
+    solver : {"lbfgs", "sgd", "adam"}, default "adam"
+        Full-batch quasi-Newton steps (SciPy's), or steps on batches: plain with momentum, or Adam's.
+    alpha : float, default 0.0001
+        L2 penalty of the weights; it is divided by the number of rows (or the sum of their weights) of a batch.
+    batch_size : int or "auto", default "auto"
+        Rows of a batch; "auto" is at most 200.
+    learning_rate : {"constant", "invscaling", "adaptive"}, default "constant"
+        For "sgd": as it is; ``learning_rate_init / (t_ + 1) ** power_t`` after each epoch; or divided by 5 each time
+        that `n_iter_no_change` epochs bring nothing, until it is below 1e-6.
+    learning_rate_init : float, default 0.001
+        Of "sgd" and "adam".
+    power_t : float, default 0.5
+        Exponent of "invscaling".
+    max_iter : int, default 200
+        Epochs at most; iterations for "lbfgs".
+    shuffle : bool, default True
+        New order of the rows in each epoch.
+    random_state : int, RandomState or None, default None
+        Seeds the first parameters, the rows held out, and the order of rows: in this sequence, with the same numbers
+        as scikit-learn's estimators.
+    tol : float, default 1e-4
+        What counts as an improvement of the loss (or validation score); for "lbfgs", of the gradient.
+    verbose : bool or int, default False
+        Print a line for each epoch.
+    warm_start : bool, default False
+        `fit` goes on from the parameters of the last one.
+    momentum : float in [0, 1], default 0.9
+        Of "sgd".
+    nesterovs_momentum : bool, default True
+        Nesterov's form of it.
+    early_stopping : bool, default False
+        Hold `validation_fraction` of the rows out, stop when their score does not improve any more, and keep the
+        parameters of the best epoch.
+    validation_fraction : float in [0, 1), default 0.1
+        For `early_stopping`.
+    beta_1, beta_2, epsilon : float, default 0.9, 0.999 and 1e-8
+        Of "adam".
+    n_iter_no_change : int or inf, default 10
+        Epochs without improvement before the end, or before the next lower rate.
+    max_fun : int, default 15000
+        Evaluations at most, for "lbfgs".
+    output_activation : str or None, default None
+        *Extension:* any of the hidden ones, "exp" or "softmax".  None: "identity" for the squared error, "exp" for
+        Poisson's, "logistic" and "softmax" for the other two.
+    callbacks : callable, sequence of them, or None, default None
+        *Extension:* called with the estimator after each epoch (iteration for "lbfgs"), when `n_iter_`, `loss_curve_`,
+        `coefs_` and so on are those so far; training ends if one returns True.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of ndarray
+        Weights, of shape (fan_in, fan_out), and biases of each layer.  May be changed, or replaced.
+    loss_ : float
+        The last epoch's mean loss, the penalty in it.
+    best_loss_ : float or None
+        The lowest of them; None with `early_stopping`.
+    loss_curve_ : list of float
+        One for each epoch.
+    validation_scores_, validation_losses_ : list of float or None
+        One for each epoch, with `early_stopping`; the losses are an *extension*.
+    best_validation_score_ : float or None
+        With `early_stopping`.
+    n_iter_, t_ : int
+        Epochs of the last call, and rows seen by all of them.
+    n_layers_, n_outputs_ : int
+        Layers, the input counted as one, and width of the last.
+    out_activation_ : str
+        As scikit-learn calls it: "logistic", "softmax", "identity", "exp", ...
+    n_features_in_, feature_names_in_
+        Columns of X, and their names where X had any.
+
+    Notes
+    -----
+    As in scikit-learn, `loss_` is the mean over outputs for the squared error, while the steps are along the gradient
+    of their sum; "lbfgs" minimizes the sum.  A loss or gradient that is not finite ends training at once, with the
+    parameters of the last good step.
+
+    `partial_fit` of one row takes a short way when it is an array of one row, and no parameter was set since the last
+    call.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from fastbp.sklearn import MLPRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> mlp = MLPRegressor(hidden_layer_sizes=5, solver="lbfgs", tol=10, random_state=0)
+    >>> model = make_pipeline(StandardScaler(), mlp)
+    >>> model.fit(X, y).score(X, y) > 0.5
+    True
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLP._parameter_constraints,

@@ -22,14 +22,14 @@ SLAB_BYTES = 2**26  # else so much of it at a time
 
 
 def checked(net: MLP, X: Any, Y: Array, weights: Array | None) -> tuple[Any, Array, Array | None]:
-    """Training data as ``net._batch`` returns them; a large sparse X in CSR form."""
+    """Training data in the form of what ``net._batch`` returns; a large sparse X in CSR form."""
+    Y = _check.targets("y", Y, net.dtype, X.shape[0], net.sizes[-1], net.loss, net._softmax)
     if scipy.sparse.issparse(X):
         X = X.tocsr().astype(net.dtype, copy=False)
         if X.shape[0] * X.shape[1] * net.dtype.itemsize > DENSE_BYTES:
-            Y = _check.targets("Y", Y, net.dtype, X.shape[0], net.sizes[-1], net.loss, net._softmax)
-            return X, Y, None if weights is None else _check.weights("sample_weight", weights, X.shape[0])
+            return X, Y, weights
         X = X.toarray()
-    return net._batch(X, Y, weights)
+    return _check.matrix("X", X, net.dtype, net.sizes[0]), Y, weights
 
 
 def slab_rows(X: Any, dtype: np.dtype[Any], batch_size: int = 1) -> int:

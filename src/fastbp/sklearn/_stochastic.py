@@ -10,7 +10,6 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import shuffle
 
 from ..optim import SGD, Adam, Optimizer
 from . import _rows
@@ -125,7 +124,9 @@ class Epoch:
         """One pass; what was not finite, if anything."""
         model = self.model
         if model.shuffle:
-            self.order = shuffle(self.order, random_state=model._random_state)
+            permutation = np.arange(len(self.order))
+            model._random_state.shuffle(permutation)
+            self.order = self.order[permutation]
         self.squares = sum_of_squares(self.net) if self.divisor > 1 else 0.0
         return _rows.run_pass(
             self.net, *self.data, model._optimizer, self.order, self.batch_size, self.losses, model.alpha
