@@ -17,7 +17,7 @@ BENCH_ENV := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test lint bench bench-compare bench-tables sanitize wheel clean distclean
+.PHONY: help build demo test lint bench bench-compare bench-training bench-tables sanitize wheel clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ bench: $(STAMPS)/test $(STAMPS)/build  ## time the kernels and steps; then besid
 
 bench-compare: $(STAMPS)/bench $(STAMPS)/build  ## install all peers, time side by side, keep the result and renew the tables
 	$(BENCH_ENV) $(BIN)/python bench/run.py --sweep --save $(ARGS)
+	$(BIN)/python bench/table.py
+
+bench-training: $(STAMPS)/bench $(STAMPS)/build  ## whole trainings beside scikit-learn and PyTorch: time, keep the result, renew the tables
+	$(BENCH_ENV) $(BIN)/python bench/training.py --save $(ARGS)
 	$(BIN)/python bench/table.py
 
 bench-tables: $(STAMPS)/bench  ## renew the README's tables and plots from bench/results, timing nothing

@@ -23,6 +23,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -122,13 +123,15 @@ class Worker:
         One of `peers.PEERS`.
     threads : int
         How many the peer may use.
+    work : callable
+        What the process runs: it serves the requests that come through the pipe.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, work: Callable[[Connection, str, int], None] = _work) -> None:
         context = multiprocessing.get_context("spawn")
         self.name = name
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, name, threads), daemon=True)
+        self.process = context.Process(target=work, args=(theirs, name, threads), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -280,6 +283,13 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
+def save(result: dict[str, Any], target: Path) -> None:
+    """Write a result to a file."""
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"\nwritten: {target}")
+
+
 def main() -> int:
     """Run the comparison; 1 if fastbp itself failed somewhere."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -335,10 +345,7 @@ def main() -> int:
     print("\n" + table.summary(result))
     print("\n" + table.roofline(result))
     if options.save or options.output:
-        target = options.output or RESULTS / f"{about['kind']}.json"
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten: {target}")
+        save(result, options.output or RESULTS / f"{about['kind']}.json")
     return int(any("missing" in entry["peers"]["fastbp"] for entry in result["cases"]))
 
 

@@ -303,9 +303,14 @@ def renew(file: Path, marker: str, text: str) -> None:
 
 def main() -> None:
     """Renew both files and the plots."""
+    import training_table
+
     short, full = [], []
+    trainings: list[Result] = []
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
+        if "training" in result:
+            trainings.append(result)
         if "peak" not in result:  # of another bench
             continue
         short.append(short_table(result))
@@ -318,6 +323,9 @@ def main() -> None:
         raise SystemExit("bench/results holds no result: run bench/run.py --save first")
     renew(HERE.parent / "README.md", "bench", "\n\n".join(short))
     renew(HERE / "README.md", "bench", "\n\n".join(full))
+    if trainings:
+        renew(HERE.parent / "README.md", "training", "\n\n".join(map(training_table.short_table, trainings)))
+        renew(HERE / "README.md", "training", "\n\n".join(map(training_table.full_table, trainings)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,241 @@
+"""Time whole trainings in fastbp, scikit-learn and PyTorch: the same data, parameters to start from and settings.
+
+    python bench/training.py              all cases, five seeds each
+    python bench/training.py --quick      two small cases, two seeds
+    python bench/training.py --save       all; kept in bench/results as training-<kind of machine>.json
+
+As in run.py, everyone has two threads and a process of its own, and all wait while one works. Before a case is timed,
+everyone trains for two epochs without shuffling: from the same parameters that must lead to the same loss. Then, seed
+after seed, each in turn is timed from arrays to a trained model, and scored on rows held out. Last, an epoch of net.fit
+is timed against its steps alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from run import RESULTS, Worker, _control, _others, _tidy_environment, machine, save
+
+# Relative differences up to which losses after two epochs are the same. Adam's formulas differ in where eps stands:
+# scikit-learn adds it to the uncorrected root, which matters to the weights of pixels that are hardly ever set.
+AGREEMENT = {"f64": 1e-5, "f32": 2e-3, "adam": 2e-3}
+LEAST = 0.2  # seconds: what is done sooner is timed again, up to REPEATS times, and the best time counts
+REPEATS = 5
+
+
+def serve(pipe: Connection, name: str, threads: int) -> None:
+    """Serve one learner: make it for a case; train, time and score it."""
+    from learners import LEARNERS
+    from training_cases import load
+
+    learner: Any = None
+    case: Any = None
+    while True:
+        request, argument = pipe.recv()
+        try:
+            answer: Any = None
+            if request == "end":
+                return
+            if request == "build":
+                case = argument
+                learner = LEARNERS[name](case, threads)
+                X, y, _, _ = data = load(case, 0)
+                epochs = min(case.epochs, 10 if case.solver == "lbfgs" else 2)
+                learner.prepare(X, y, 0, epochs, shuffle=False)
+                learner.fit()
+                answer = loss_and_score(learner.outputs(X), y)[0]
+            elif request == "fit":
+                if case.data != "fashion":  # whose rows are the same for all seeds
+                    data = load(case, argument)
+                X, y, X_held, y_held = data
+                taken: list[float] = []
+                while sum(taken) < LEAST and len(taken) < REPEATS:
+                    learner.prepare(X, y, argument, case.epochs, shuffle=True)
+                    begin = time.perf_counter()
+                    learner.fit()
+                    taken.append(time.perf_counter() - begin)
+                answer = (min(taken), *loss_and_score(learner.outputs(X_held), y_held))
+            elif request == "epoch":
+                answer = epoch_against_steps(*argument, threads)
+            pipe.send(("ok", answer))
+        except Exception as error:
+            pipe.send(("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
+
+
+def loss_and_score(outputs: Any, y: Any) -> tuple[float, float]:
+    """Return cross-entropy and accuracy of probabilities, or half the mean square and R2 of numbers."""
+    import numpy as np
+
+    if outputs.shape[1] == 1:
+        square = float(np.mean((outputs[:, 0] - y) ** 2))
+        return 0.5 * square, 1 - square / float(np.var(y))
+    true = outputs[np.arange(len(y)), y].astype(float)
+    return -float(np.log(np.maximum(true, 1e-30)).mean()), float((outputs.argmax(axis=1) == y).mean())
+
+
+def epoch_against_steps(rows: int, sizes: tuple[int, ...], batch: int, dtype: str, threads: int) -> dict[str, float]:
+    """Time an epoch of net.fit, shuffled; its steps called from Python; and compiled steps over the rows as they lie.
+
+    Returns seconds, the best of all rounds.
+    """
+    import numpy as np
+
+    import fastbp
+
+    fastbp.set_num_threads(threads)
+    rng = np.random.default_rng(0)
+    real = np.float32 if dtype == "f32" else np.float64
+    X, Y = rng.normal(size=(rows, sizes[0])).astype(real), rng.integers(sizes[-1], size=rows)
+    net = fastbp.MLP(sizes, output_activation="softmax", loss="cross_entropy", dtype=real, rng=0)
+    optimizer = fastbp.Adam()
+    batches = [(X[i : i + batch], Y[i : i + batch]) for i in range(0, rows, batch)]
+    losses = np.empty(len(batches))
+    checked = net._batch(X, Y, None)
+
+    def steps() -> None:
+        for x, y in batches:
+            net.train_step(x, y, optimizer)
+
+    def in_order() -> None:
+        end = 0
+        while end < rows:
+            end, _ = net._run_batches(*checked, optimizer, None, end, batch, losses)
+
+    calls = {
+        "epoch": lambda: net.fit(X, Y, epochs=EPOCHS_AT_ONCE, batch_size=batch, optimizer=optimizer, rng=0),
+        "steps": steps,
+        "in order": in_order,
+    }
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(7):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            taken = (time.perf_counter() - begin) / (EPOCHS_AT_ONCE if name == "epoch" else 1)
+            best[name] = min(best[name], taken)
+    return best
+
+
+EPOCHS_AT_ONCE = 3
+
+
+def compare(case: Any, workers: list[Worker], seeds: int) -> dict[str, Any]:
+    """Train one case in every way and for every seed.
+
+    Parameters
+    ----------
+    case : training_cases.Case
+        What to train.
+    workers : list of Worker
+        The learners; the first is scikit-learn, whose loss the others must agree with.
+    seeds : int
+        How many.
+
+    Returns
+    -------
+    dict
+        For each learner the seconds, losses and scores of every seed, or why there are none.
+    """
+    from learners import LEARNERS
+
+    found: dict[str, Any] = {}
+    running: list[Worker] = []
+    loss0 = float("nan")
+    for worker in workers:
+        if not LEARNERS[worker.name].fits(case):
+            found[worker.name] = {"missing": "has no such training"}
+            continue
+        try:
+            loss = worker.ask("build", case)
+        except RuntimeError as error:
+            found[worker.name] = {"missing": str(error)}
+            print(f"    {worker.name}: {error}", file=sys.stderr)
+            continue
+        if not running:
+            loss0 = loss
+        apart = abs(loss - loss0) / loss0
+        found[worker.name] = {"loss_apart": apart}
+        if not apart <= AGREEMENT["adam" if case.solver == "adam" else case.dtype]:
+            found[worker.name]["missing"] = f"disagrees: loss {loss:.6g}, {workers[0].name} {loss0:.6g}"
+            print(f"    {worker.name} {found[worker.name]['missing']}", file=sys.stderr)
+            continue
+        found[worker.name] |= {"seconds": [], "losses": [], "scores": []}
+        running.append(worker)
+    control = []
+    begin, others = time.perf_counter(), _others(workers)
+    for seed in range(seeds):
+        for worker in running:
+            time.sleep(0.03)  # threads of the one before stop spinning
+            control.append(_control())
+            for key, value in zip(("seconds", "losses", "scores"), worker.ask("fit", seed), strict=True):
+                found[worker.name][key].append(value)
+    others = (_others(workers) - others) / (time.perf_counter() - begin)
+    return {
+        "name": case.name,
+        "control_spread": sorted(control)[len(control) // 2] / min(control) - 1,
+        "others": round(others, 3),
+        "learners": found,
+    }
+
+
+def main() -> int:
+    """Run the comparison; 1 if fastbp failed or disagreed somewhere."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=2, help="for everyone (default 2)")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each case (default 5)")
+    parser.add_argument("--case", action="append", help="only those whose name contains this")
+    parser.add_argument("--quick", action="store_true", help="two small cases, two seeds")
+    parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
+    options = parser.parse_args()
+    if options.save and (options.case or options.quick):
+        parser.error("--save keeps whole results only: without --case and --quick")
+    _tidy_environment(options.threads)
+
+    import training_table as table
+    from learners import LEARNERS, PACKAGES
+    from training_cases import CASES, EPOCHS, QUICK, Absent, fashion_folder
+
+    cases = list(QUICK if options.quick else CASES)
+    if options.case:
+        cases = [case for case in cases if any(part in case.name for part in options.case)]
+    if any(case.data == "fashion" for case in cases):
+        try:
+            fashion_folder()
+        except Absent as error:
+            print(f"Fashion-MNIST is absent, its cases are skipped: {error}\n", file=sys.stderr)
+            cases = [case for case in cases if case.data != "fashion"]
+    present = [name for name in LEARNERS if not (p := PACKAGES.get(name)) or importlib.util.find_spec(p)]
+    if "scikit-learn" not in present:
+        parser.error("scikit-learn is not installed: `make bench-training` installs all")
+    order = ["scikit-learn", *(name for name in present if name != "scikit-learn")]
+    print(f"not installed, skipped: {', '.join(set(LEARNERS) - set(order))}\n" if len(order) < len(LEARNERS) else "")
+
+    about = machine(options.threads)
+    result: dict[str, Any] = {"machine": about, "training": [], "epochs": []}
+    workers = [Worker(name, options.threads, serve) for name in order]
+    print(table.header(result), flush=True)
+    for case in cases:
+        result["training"].append(compare(case, workers, 2 if options.quick else options.seeds))
+        print(table.line(result["training"][-1]), flush=True)
+    print("\n" + table.summary(result))
+    if not options.case:
+        fastbp = next(worker for worker in workers if worker.name == "fastbp")
+        for shape in EPOCHS:
+            name = f"{shape[0]} rows, {'-'.join(map(str, shape[1]))} {shape[3]}, batch {shape[2]}"
+            result["epochs"].append({"name": name, "seconds": fastbp.ask("epoch", shape)})
+        print("\n" + table.epochs(result))
+    for worker in workers:
+        worker.end()
+    if options.save:
+        save(result, RESULTS / f"training-{about['kind']}.json")
+    ours = [entry["learners"][name] for entry in result["training"] for name in ("fastbp.sklearn", "fastbp")]
+    return int(any("has no" not in found.get("missing", "has no") for found in ours))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
