@@ -352,8 +352,12 @@ class Group:
 
     def sum(self, vector: Sequence[float]) -> Array:
         """The sum of all ranks' vectors, added up in the order of ranks: the same bits everywhere."""
-        total: Array = np.sum(self._exchange("sum", [float(x) for x in vector]), axis=0)
+        total: Array = np.sum(self._exchange("sum", np.asarray(vector, np.float64)), axis=0)
         return total
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank, on every rank."""
+        return self._exchange("gather", value)
 
     def agree(self, value: Any) -> Any:
         """Root's value (small and plain) on every rank."""
