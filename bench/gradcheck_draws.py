@@ -29,22 +29,24 @@ def main() -> int:
     p.add_argument("--first", type=int, default=0, help="number of the first draw; each number is its own seed")
     p.add_argument("--no-save", action="store_true", help="print only")
     arguments = p.parse_args()
-    wrong = missed = alarms = misnamed = undecided = evaluations = 0
+    wrong = missed = unseen = alarms = misnamed = undecided = evaluations = 0
     troubles: list[str] = []
     start = time.perf_counter()
     for seed in range(arguments.first, arguments.first + arguments.draws):
         case = draw(seed)
-        report = gradcheck(case.f, case.w0, case.layout)
+        report = gradcheck(case.f.value, case.w0, case.layout, grad=case.f.gradient)
         evaluations += report.evaluations
         wrong += bool(case.wrong)
         failed = set(report.failed_blocks)
-        if case.wrong and not failed:
+        if case.wrong and report.ok:
             missed += 1
+        elif case.wrong and not failed:
+            unseen += 1
         elif not case.wrong and failed:
             alarms += 1
         elif failed != set(case.wrong):
             misnamed += 1
-        elif not case.wrong and report.verdict == "undecided":
+        elif not case.wrong and not report.ok:
             undecided += 1
         else:
             continue
@@ -52,8 +54,8 @@ def main() -> int:
         print(troubles[-1], flush=True)
     result = {
         "draws": arguments.draws, "first seed": arguments.first, "wrong": wrong, "right": arguments.draws - wrong,
-        "missed": missed, "false alarms": alarms, "other blocks named": misnamed, "right but undecided": undecided,
-        "evaluations per check": round(evaluations / arguments.draws, 1),
+        "missed": missed, "wrong but undecided": unseen, "false alarms": alarms, "other blocks named": misnamed,
+        "right but undecided": undecided, "evaluations per check": round(evaluations / arguments.draws, 1),
         "seconds": round(time.perf_counter() - start, 1), "cases": troubles,
         "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine(),
     }

@@ -12,7 +12,7 @@ from .kinks import certify, is_smooth, sides_fit_together
 from .noise import Noise, estimate_noise
 from .problem import BadGradient, Finding, Layout, Problem, Vector
 from .report import BlockReport, Report
-from .screen import Entry, Screened, Setting, bisect, check_entry, locate_kinks, screen_block
+from .screen import DECISIVE, Entry, Screened, Setting, bisect, check_entry, locate_kinks, screen_block
 
 DEFAULT_RTOL = 1e-5
 DEFAULT_BLOCK_RTOL = 1e-6
@@ -332,7 +332,13 @@ class Check:
             if self.right_close_by(setting, line, estimate.value):
                 report.reason += KINKS_CANCEL
         elif finished:
+            part = s.block.slice
+            within = float(np.sum(setting.tolerance[part] * np.abs(line.direction[part])))
             report.reason = "differences found, all within the tolerance"
+            if abs(estimate.value) > DECISIVE * estimate.bar + within:
+                report.verdict = "undecided"
+                report.reason = (f"along a direction the slope is off by {estimate.value:.2e} (+- {estimate.bar:.1e}), "
+                                 "but no entry of the block is, by itself")
         else:
             report.verdict = "wrong"
             report.reason = (f"along a direction the slope is off by {estimate.value:.2e} "

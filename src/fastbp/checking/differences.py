@@ -9,8 +9,9 @@ gradient it is zero.
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -113,6 +114,31 @@ class Line:
         self.samples[h] = sample
         return sample
 
+    def excess(self, t: float) -> float | None:
+        """The loss at ``centre + t * direction``, less the loss at the centre and the predicted change."""
+        part, problem = self.support, self.problem
+        point = self.centre.copy()
+        point[part] += t * self.direction[part]
+        point = problem.parameters.quantise(point)
+        if math.isnan(self.value):
+            self.value = problem.loss(self.centre)
+        loss = problem.loss(point)
+        return (loss - self.value) - float(self.gradient[part] @ (point[part] - self.centre[part])) \
+            if math.isfinite(loss) else None
+
+    def copy(self) -> Line:
+        """The same line with what it has measured so far; what the copy measures is its own."""
+        other = copy.copy(self)
+        other.samples, other.failed_steps = dict(self.samples), set(self.failed_steps)
+        return other
+
+    def raise_noise(self, noise: float) -> None:
+        """Take the loss for noisier than thought; what was measured is seen in that light."""
+        self.noise = max(self.noise, noise)
+        for h, s in self.samples.items():
+            self.samples[h] = replace(s, noise=max(s.noise, SAFETY * self.noise / min(h, 1.0)))
+        self.latest = None
+
     def ladder(self) -> list[Sample]:
         """All samples, largest step first."""
         return [self.samples[h] for h in sorted(self.samples, reverse=True)]
@@ -128,11 +154,12 @@ class Line:
             self.latest = len(self.samples), best
         return self.latest[1]
 
-    def thicken(self, count: int = 6) -> Estimate:
+    def thicken(self, count: int = 6, largest: float = math.inf) -> Estimate:
         """More steps around and above the best one, so that a fit through many averages the noise."""
         h = max(self.estimate().step, 1e-12)
         for k in range(count):
-            self.measure(h * 1.37 ** (k + 1))
+            if h * 1.37 ** (k + 1) <= largest:
+                self.measure(h * 1.37 ** (k + 1))
             self.measure(h / 1.21 ** (k + 1))
         self.thick, self.latest = True, None
         return self.estimate()
@@ -236,7 +263,8 @@ class Line:
         high = next((s for s in reversed(telling) if s.h >= 3.9 * low.h), telling[-2])
         if high.h < 1.9 * low.h:
             return 0.0
-        return low.gap if abs(low.gap) > 0.7 * abs(high.gap) and low.gap * high.gap > 0 else 0.0
+        share = low.gap / high.gap if high.gap else 0.0
+        return low.gap if 0.7 < share < 1.5 else 0.0  # a jump of the loss itself counts for more, the smaller the step
 
 
 def extrapolate(points: list[tuple[float, float, float]], power: int = 2) -> Estimate:

@@ -13,7 +13,7 @@ weighted mean of the gradients at these points?  And are the gradients at these 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Outcome:
 def conflict_nearby(setting: Setting, line: Line, offset: Vector, delta: float, h: float) -> float:
     """Numerical slope at ``w0 + delta * offset`` minus the analytic slope *at w0*, along the line's direction."""
     centre = setting.problem.parameters.quantise(setting.problem.w0 + delta * offset)
-    probe = Line(setting.problem, line.direction, line.gradient, setting.noise, centre, line.support)
+    probe = Line(setting.problem, line.direction, line.gradient, line.noise, centre, line.support)
     sample = probe.measure(h)
     return sample.conflict if sample is not None else math.nan
 
@@ -48,22 +48,22 @@ def is_smooth(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
     """Is the loss smooth at w0 as far as the derivative along ``line`` is concerned?
 
     Compared are the derivatives at pairs of points on opposite sides of w0.  Across a kink they differ, and keep
-    differing as the points move in; where the loss is smooth the difference falls with the distance.  None if the
-    noise hides it.
+    differing as the points move in; where the loss is smooth the difference falls with the distance.  Where noise hides
+    that, a line without a kink and a gradient that is continuous have to do; else the answer is None.
     """
     size = abs(estimate.value)
     everything = slice(0, setting.scale.size)
     for share in (0.003, 0.03, 0.15):
-        h = SAFETY * setting.noise / (share * size) if size else math.inf
+        h = SAFETY * line.noise / (share * size) if size else math.inf
         delta = 40 * max(h, 1e-13)
         if delta < 0.05:
             break
     else:
-        return None
+        return True if is_straight(setting, line, size) else None
     # Larger steps are fine where noise is low, as long as they stay below those that the function's steepness asks for.
     h = max(h, min(estimate.step / 8, 1e-6))
     delta = 40 * h
-    resolution = SAFETY * setting.noise / h + share * size
+    resolution = SAFETY * line.noise / h + share * size
     for _ in range(3):
         offset = setting.random_direction(everything)
         near = [conflict_nearby(setting, line, sign * offset, delta, h) for sign in (1, -1)]
@@ -81,6 +81,25 @@ def is_smooth(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
             if grows and grows_too:
                 continue
         return False
+    return True
+
+
+def is_straight(setting: Setting, line: Line, size: float) -> bool:
+    """Is there no kink along ``line`` that could explain a conflict of ``size``, nor in the user's own gradient?"""
+    gap = extrapolate([(s.h, s.gap, 4 * s.noise) for s in line.ladder()], power=1)
+    if not abs(gap.value) + gap.bar <= size / 2:
+        return False
+    if setting.problem.fixed_gradient:
+        return True
+    part = line.support
+    for sign in (1, -1):
+        offset = 1e-6 * sign * setting.random_direction(slice(0, setting.scale.size))
+        try:
+            _, near = setting.problem.loss_and_gradient(setting.problem.parameters.quantise(setting.problem.w0 + offset))
+        except BadGradient:
+            return False
+        if not abs(float((near - setting.gradient)[part] @ line.direction[part])) <= size / 10:
+            return False
     return True
 
 
@@ -294,7 +313,7 @@ class NearbyGradients:
             need = threshold(setting, direction, part)
             allowed = max(local.slack(direction, part), need)
             estimate = line.solve(self.delta / 64, 0.3 * need, pairs=6, largest=self.delta / 16)
-            if disagrees(local, line, estimate, allowed):
+            if disagrees(local, line, estimate, allowed, self.delta / 16):
                 return False
             estimate = line.estimate()
             norm = max(float(np.linalg.norm(gradient[part] * direction[part])),
@@ -359,6 +378,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     are blocks on a kink whose value is the middle of the two slopes, which is valid as far as they alone go.
     """
     outcome = Outcome()
+    setting = replace(setting, noise=max([setting.noise, *(line.noise for line in conflicts.values())]))
     usable = [b for b in blocks if b.name not in excluded]
     doubtful = [b for b in usable if b.name in conflicts]
     size = max([abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .differences import Estimate, Line, extrapolate
+from .jumps import noise_of_jumps
 from .problem import Block, Problem, Vector
 
 DIRECTIONS = 3
@@ -35,8 +36,9 @@ class Setting:
     rng: np.random.Generator
     step: float
 
-    def line(self, direction: Vector, support: slice | None = None, centre: Vector | None = None) -> Line:
-        return Line(self.problem, direction, self.gradient, self.noise, centre, support)
+    def line(self, direction: Vector, support: slice | None = None, centre: Vector | None = None,
+             noise: float = 0.0) -> Line:
+        return Line(self.problem, direction, self.gradient, max(noise, self.noise), centre, support)
 
     def slack(self, direction: Vector, part: slice) -> float:
         """How far off the analytic slope along a direction may be for rounding alone."""
@@ -105,11 +107,22 @@ def threshold(setting: Setting, direction: Vector, part: slice) -> float:
     return 0.9 * float(np.min(setting.tolerance[part] * np.abs(direction[part])))
 
 
-def disagrees(setting: Setting, line: Line, estimate: Estimate, allowed: float) -> bool:
-    """Confirm a suspicion: go down to smaller steps, and believe only a conflict that no smaller step refutes."""
+def disagrees(setting: Setting, line: Line, estimate: Estimate, allowed: float, largest: float = 2.0) -> bool:
+    """Confirm a suspicion: go down to smaller steps, and believe only a conflict that no smaller step refutes.
+
+    Nor is it believed if the loss jumps along this line (up to step ``largest``) and the conflict is no larger than
+    the jumps explain.
+    """
     if abs(estimate.value) <= DECISIVE * estimate.bar + allowed:
         return False
     line.descend()
+    if line.fits_zero(allowed):
+        return False
+    noise = noise_of_jumps(line, largest)
+    if noise <= line.noise:
+        return True
+    line.raise_noise(noise)
+    line.thicken(largest=largest)
     return not line.fits_zero(allowed)
 
 
@@ -124,7 +137,8 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
     spent = setting.problem.evaluations
     _screen_part(setting, block, block.slice, limit, result)
     for pieces in (16, 128):
-        if not _hazy(setting, result, limit) or block.size < pieces // 2:
+        jumpy = any(line.noise > setting.noise for line in result.lines)  # then some entries may be calm by themselves
+        if not _hazy(setting, result, limit) or block.size < (DIRECTIONS + 1 if jumpy else pieces // 2):
             break
         fine = Screened(block)
         edges = np.unique(np.linspace(block.start, block.stop, pieces + 1).astype(int))
@@ -293,7 +307,7 @@ def bisect(setting: Setting, line: Line, estimate: Estimate, part: slice, budget
         value, bar = conflicts[start, stop]
         middle = (start + stop) // 2
         left, right = slice(start, middle), slice(middle, stop)
-        half_line = setting.line(direction, left)
+        half_line = setting.line(direction, left, noise=line.noise)
         half = half_line.solve(2 * step, max(abs(value) / 30, 0.3 * threshold(setting, direction, left)), pairs=4)
         for half_part, half_value, half_bar in (
             (left, half.value, half.bar),
@@ -324,7 +338,7 @@ def locate_kinks(setting: Setting, line: Line, part: slice, most: int = 4) -> li
         middle = (start + stop) // 2
         for piece in (slice(middle, stop), slice(start, middle)):
             budget -= 1
-            probe = setting.line(line.direction, piece)
+            probe = setting.line(line.direction, piece, noise=line.noise)
             step = max(line.ladder()[-1].h if line.samples else setting.step, 1e-9)
             for h in (step, step / 4, step / 16):
                 probe.measure(h)
