@@ -4,22 +4,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._config import get_config, get_num_threads, set_num_threads, show_config
-from .mlp import ACTIVATIONS, LOSSES, MLP, load
+from .mlp import ACTIVATIONS, LOSSES, MLP
 from .ops import dense_backward, dense_forward, safe_log
 from .optim import SGD, Adam, AdamW, RMSprop
 
 if TYPE_CHECKING:
-    from . import testing
+    from . import schedules, testing
     from .checking import diagnose, gradcheck
+    from .checkpoint import Checkpoint, load, load_checkpoint
+    from .history import History
+    from .lbfgs import LBFGS
+    from .training import Epoch, TrainingDiverged
 
 __all__ = [
     "ACTIVATIONS",
+    "LBFGS",
     "LOSSES",
     "MLP",
     "SGD",
     "Adam",
     "AdamW",
+    "Checkpoint",
+    "Epoch",
+    "History",
     "RMSprop",
+    "TrainingDiverged",
     "dense_backward",
     "dense_forward",
     "diagnose",
@@ -27,19 +36,33 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "load",
+    "load_checkpoint",
     "safe_log",
+    "schedules",
     "set_num_threads",
     "show_config",
     "testing",
 ]
 
+# What a program that only computes does not need, imported when first asked for: name -> its module
+_LATER = {
+    "Checkpoint": ".checkpoint",
+    "Epoch": ".training",
+    "History": ".history",
+    "LBFGS": ".lbfgs",
+    "TrainingDiverged": ".training",
+    "diagnose": ".checking",
+    "gradcheck": ".checking",
+    "load": ".checkpoint",
+    "load_checkpoint": ".checkpoint",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """What a program that only computes does not need, imported when first asked for."""
-    if name in ("gradcheck", "diagnose"):
-        return getattr(import_module(".checking", __name__), name)
-    if name == "testing":
-        return import_module(".testing", __name__)
+    if name in _LATER:
+        return getattr(import_module(_LATER[name], __name__), name)
+    if name in ("schedules", "testing"):
+        return import_module(f".{name}", __name__)
     if name == "__version__":
         return get_config()["version"]
     raise AttributeError(f"module 'fastbp' has no attribute {name!r}")

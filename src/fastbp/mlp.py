@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _check, _dispatch
 from .optim import Optimizer
+
+if TYPE_CHECKING:
+    from .history import History
+    from .lbfgs import LBFGS
+    from .schedules import Schedule
+    from .training import Epoch
 
 Array = np.ndarray[Any, Any]
 
@@ -402,6 +407,131 @@ class MLP:
             self._local.gradient = np.empty(self.n_parameters, self.dtype)
             return self._local.gradient  # type: ignore[no-any-return]
 
+    def fit(
+        self,
+        X: Any,
+        Y: Any = None,
+        *,
+        epochs: int = 10,
+        batch_size: int = 32,
+        optimizer: Optimizer | LBFGS | None = None,
+        shuffle: bool = True,
+        rng: int | np.random.Generator | None = None,
+        sample_weight: Any = None,
+        validation: Any = None,
+        score: Callable[[Any, Array], Any] | None = None,
+        patience: int | None = None,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        schedule: Schedule | Callable[[int], float] | None = None,
+        penalty: float = 0.0,
+        max_norm: float | None = None,
+        dropout: float | Sequence[float] = 0.0,
+        callbacks: Callable[[Epoch], Any] | Sequence[Callable[[Epoch], Any]] = (),
+        progress: bool = False,
+        steps_per_epoch: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 1,
+        resume: str | os.PathLike[str] | bool | None = None,
+        comm: Any = None,
+    ) -> History:
+        """Train: go over the rows in shuffled batches, again and again, with one step of the optimizer for each batch.
+
+        Steps run in compiled code. The same seed gives the same parameters, to the bit, for any number of threads.
+        Ctrl-C ends it within a second, between two steps: the parameters are those after the last whole one, and the
+        KeyboardInterrupt, like any other exception out of it, has the history as its attribute ``history``.
+
+        Parameters
+        ----------
+        X : array_like, shape (rows, sizes[0]), or batches
+            An array of any size and real dtype: large ones on disk (np.memmap) are never loaded whole. Or, without Y,
+            batches (X, Y) or (X, Y, sample_weight), each for one step: an iterable, which is gone through in each
+            epoch; a function that returns one; or an iterator, for one epoch or with steps_per_epoch.
+        Y : array_like
+            Targets, as in `value_and_grad`.
+        epochs : int, default 10
+            How often to go over all rows; with resume, those done before included.
+        batch_size : int, default 32
+            The last batch of an epoch may be shorter. With comm: of all ranks together.
+        optimizer : SGD, RMSprop, Adam, AdamW or LBFGS, default Adam()
+            LBFGS takes all rows at once, and each of its iterations is an epoch.
+        shuffle : bool, default True
+            Rows in a new order in each epoch. Large arrays on disk are shuffled in stretches of neighbours first, then
+            within what fits in memory.
+        rng : int, numpy.random.Generator or None
+            Seeds the order, the drawing of a validation fraction, and dropout.
+        sample_weight : array_like, shape (rows,), optional
+            As in `value_and_grad`. Rows of weight 0 take no part.
+        validation : (X, Y), (X, Y, sample_weight) or float, optional
+            What to measure the loss on after each epoch; or the fraction of the rows to set aside for it, drawn at
+            random, or the last ones without shuffle.
+        score : callable, optional
+            ``score(Y, predictions) -> float`` on the validation data, Y as given, the higher the better: such as
+            scikit-learn's r2_score. The best epoch is that of the best score then.
+        patience : int, optional
+            Stop after so many epochs without progress, which is a validation score, or a validation loss, or without
+            validation a training loss, better by more than min_delta than the last that was progress.
+        min_delta : float, default 0
+        restore_best : bool, default True
+            With patience, end with the parameters of the best epoch.
+        schedule : Schedule or callable, optional
+            The learning rate of each epoch: one of `fastbp.schedules`, or a function from the epoch, counted from 0,
+            to the rate. The optimizer has its own again afterwards.
+        penalty : float, default 0
+            Adds ``0.5 * penalty / W * sum(weights**2)`` to a batch's loss, W being its rows or their sum of weights;
+            not for biases. It is scikit-learn's alpha. For weight decay see the optimizers.
+        max_norm : float, optional
+            A gradient whose norm is larger is scaled to it.
+        dropout : float or sequence of float, default 0
+            In each step, each unit of a hidden layer is left out with this probability, and what the others give is
+            divided by 1 minus it. One for each hidden layer, or one for all.
+        callbacks : callable or sequence of callables
+            Called after each epoch with an `Epoch`; one that returns True ends the training.
+        progress : bool, default False
+            Show a bar of tqdm, where that is installed, else print a line per epoch, on standard error.
+        steps_per_epoch : int, optional
+            For batches: so many make an epoch, and the next goes on where it ended.
+        checkpoint : path, optional
+            A file to write after each checkpoint_every epochs and at the end: network, optimizer and position.
+        checkpoint_every : int, default 1
+        resume : path or bool, optional
+            Go on from a checkpoint, the other arguments being as they were, to the same bits as without interruption.
+            True: from the path checkpoint, if that exists. A learning_rate other than the first fit's takes its place.
+        comm : mpi4py.MPI.Comm, optional
+            Train together with the other ranks, each giving its share of the rows.
+
+        Returns
+        -------
+        History
+            Losses, validation losses and scores, seconds and learning rates by epoch, the best epoch, why it stopped.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not as described; nothing has been changed then.
+        TrainingDiverged
+            If a loss or gradient is not finite: the parameters are those before that step.
+
+        Examples
+        --------
+        >>> import numpy as np, fastbp
+        >>> X = np.linspace(-1, 1, 200)[:, None]
+        >>> net = fastbp.MLP([1, 20, 1], activation="tanh", rng=0)
+        >>> history = net.fit(X, np.sin(3 * X), epochs=200, optimizer=fastbp.Adam(0.01), rng=0,
+        ...                   validation=0.2, patience=50, schedule=fastbp.schedules.Cosine())
+        >>> history.validation_losses[history.best_epoch] < 1e-2
+        True
+        """
+        from .training import fit
+
+        return fit(
+            self, X, Y, epochs=epochs, batch_size=batch_size, optimizer=optimizer, shuffle=shuffle, rng=rng,
+            sample_weight=sample_weight, validation=validation, score=score, patience=patience, min_delta=min_delta,
+            restore_best=restore_best, schedule=schedule, penalty=penalty, max_norm=max_norm, dropout=dropout,
+            callbacks=callbacks, progress=progress, steps_per_epoch=steps_per_epoch, checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every, resume=resume, comm=comm,
+        )  # fmt: skip
+
     def objective(self, X: Any, Y: Any, sample_weight: Any = None) -> Callable[[Any], tuple[float, Array]]:
         """A function of the parameters alone, as ``scipy.optimize.minimize(f, w0, jac=True)`` wants it.
 
@@ -565,13 +695,15 @@ class MLP:
         self.__init__(rng=0, **state)  # type: ignore[misc]
         self._buffer[:] = parameters
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], optimizer: Optimizer | None = None) -> None:
         """Write the network to one file, from which `load` makes it again; nothing in it can execute.
 
         Parameters
         ----------
         path : str or path-like
             An .npz file of numbers and plain text; written beside and moved into place, so never half.
+        optimizer : Optimizer, optional
+            Of this network, to be saved with it: `load_checkpoint` gives both.
 
         Examples
         --------
@@ -582,68 +714,16 @@ class MLP:
         >>> bool((fastbp.load(path).parameters == net.parameters).all())
         True
         """
-        import json
+        from .checkpoint import save
 
-        data = io.BytesIO()
-        header = json.dumps({"format": "fastbp.MLP", "version": 1, **self._arguments()})
-        np.savez(data, header=np.array(header), parameters=self._buffer)
-        path = os.fspath(path)
-        temporary = f"{path}.{os.getpid()}.tmp"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data.getvalue())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
+        save(path, self, optimizer)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> MLP:
         """Same as `fastbp.load`."""
+        from .checkpoint import load
+
         return load(path)
-
-
-def load(path: str | os.PathLike[str]) -> MLP:
-    """The network that `MLP.save` wrote.
-
-    Parameters
-    ----------
-    path : str or path-like
-
-    Returns
-    -------
-    MLP
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or not one of fastbp's.
-    OSError
-        If it cannot be read.
-    """
-    import json
-    import zipfile
-
-    with open(path, "rb") as file:
-        content = file.read()
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            header = json.loads(str(archive["header"]))
-            parameters = archive["parameters"]
-        if header.pop("format") != "fastbp.MLP":
-            raise ValueError("it holds something else")
-        if header.pop("version") != 1:
-            raise ValueError("it was written by a newer fastbp")
-        net = MLP(rng=0, **header)
-        if parameters.shape != (net.n_parameters,) or parameters.dtype != net.dtype:
-            raise ValueError(f"its parameters are {_check.describe(parameters)}")
-    except (ValueError, TypeError, KeyError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"path: {os.fspath(path)!r} is not a network saved by fastbp, or damaged: {error}") from error
-    net._buffer[:] = parameters
-    return net
 
 
 def _hidden_activations(activation: Any, hidden: int) -> tuple[str, ...]:

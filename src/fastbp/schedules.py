@@ -57,8 +57,8 @@ class Schedule:
         self.__dict__.update(state)
 
     def __repr__(self) -> str:
-        arguments = {name: value for name, value in self.__dict__.items() if name in self.__init__.__annotations__}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+        given = {k: v for k, v in self.__dict__.items() if not k.startswith("_") and k not in ("base", "total")}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
 class Constant(Schedule):
@@ -103,8 +103,8 @@ class InverseScaling(Schedule):
 class Adaptive(Schedule):
     """Multiply the rate by a factor whenever there was no progress for some epochs.
 
-    Progress is a value more than min_delta below the best one so far: of the validation loss, or of minus its score,
-    or, without validation, of the training loss. The count of epochs starts again with each new rate.
+    Progress is a value more than min_delta below the last one that was progress: of the validation loss, or of minus
+    its score, or, without validation, of the training loss. The count of epochs starts again with each new rate.
 
     Parameters
     ----------
@@ -134,24 +134,22 @@ class Adaptive(Schedule):
 
     def start(self, base: float, epochs: int) -> None:
         super().start(base, epochs)
-        self._rate, self._best, self._waited = base, math.inf, 0
+        self._rate, self._mark, self._waited = base, math.inf, 0
 
     def rate(self, epoch: int) -> float | None:
         return None if self._rate < self.min_rate else self._rate
 
     def observe(self, value: float) -> None:
-        if value < self._best - self.min_delta:
-            self._waited = 0
+        if value < self._mark - self.min_delta:
+            self._mark, self._waited = value, 0
         else:
             self._waited += 1
-        if value < self._best:
-            self._best = value
         if self._waited >= self.patience:
             self._rate *= self.factor
             self._waited = 0
 
     def state(self) -> dict[str, float]:
-        return {"_rate": self._rate, "_best": self._best, "_waited": self._waited}
+        return {"_rate": self._rate, "_mark": self._mark, "_waited": self._waited}
 
 
 class Cosine(Schedule):
@@ -217,10 +215,10 @@ class _Function(Schedule):
     """A plain function from the epoch to its rate."""
 
     def __init__(self, function: Callable[[int], Any]) -> None:
-        self.function = function
+        self._function = function
 
     def rate(self, epoch: int) -> float:
-        return _check.number("schedule's rate", self.function(epoch), *_NONNEGATIVE)
+        return _check.number("schedule's rate", self._function(epoch), *_NONNEGATIVE)
 
 
 def schedule(name: str, value: Any) -> Schedule | None:

@@ -1,0 +1,442 @@
+"""What `MLP.fit` does: passes over the rows in compiled code, and all that happens between two of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _check
+from . import checkpoint as files
+from ._options import Options
+from ._sources import Batches, Part, Table, is_batches
+from ._validation import Best, hold_out
+from .history import History
+from .optim import Adam, Optimizer
+
+if TYPE_CHECKING:
+    from ._progress import Progress
+    from .mlp import MLP
+
+Array = np.ndarray[Any, Any]
+
+SECONDS = 0.1  # between two looks at Ctrl-C
+
+
+class TrainingDiverged(ArithmeticError):
+    """A loss or a gradient was not finite. The step was not taken: the parameters are finite, those before it.
+
+    Attributes
+    ----------
+    what : {"loss", "gradient"}
+    epoch : int
+        From 0.
+    step : int
+        The optimizer's, from 1.
+    rows : list of int
+        The batch's row numbers; places in the batch, if an iterator gave it.
+    loss : float
+    history : History
+        Until then.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> net = fastbp.MLP([1, 1], rng=0)
+    >>> try:
+    ...     net.fit([[1.0], [float("inf")]], [[1.0], [2.0]], batch_size=1, shuffle=False)
+    ... except fastbp.TrainingDiverged as error:
+    ...     print(error.what, error.epoch, error.step, error.rows)
+    loss 0 2 [1]
+    """
+
+    what: str
+    epoch: int
+    step: int
+    rows: list[int]
+    loss: float
+    history: History
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a callback of `MLP.fit` gets: where training is after an epoch.
+
+    Attributes
+    ----------
+    net : MLP
+    optimizer : Optimizer
+        Its hyperparameters may be changed.
+    history : History
+        Until now, this epoch included.
+    epoch : int
+        From 0.
+    loss, learning_rate, seconds : float
+        The last entries of the history.
+    validation_loss, validation_score : float or None
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> def stop_when_good(epoch):
+    ...     return epoch.loss < 1e-2
+    >>> net = fastbp.MLP([1, 1], rng=0)
+    >>> net.fit([[1.0]], [[2.0]], optimizer=fastbp.SGD(0.2), epochs=100, callbacks=stop_when_good).stopped
+    'callback'
+    """
+
+    net: MLP
+    optimizer: Any
+    history: History
+    epoch: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    validation_loss: float | None
+    validation_score: float | None
+
+    @classmethod
+    def last(cls, net: MLP, optimizer: Any, history: History) -> Epoch:
+        """The last one of a history."""
+        losses, scores = history.validation_losses, history.validation_scores
+        return cls(
+            net, optimizer, history, len(history.losses) - 1, history.losses[-1], history.learning_rates[-1],
+            history.seconds[-1], losses[-1] if losses else None, scores[-1] if scores else None,
+        )  # fmt: skip
+
+
+class Training:
+    """One fit. Making it checks all arguments and changes nothing; `run` trains."""
+
+    def __init__(
+        self, net: MLP, X: Any, Y: Any, *, optimizer: Any, sample_weight: Any, validation: Any, score: Any,
+        group: Any, **options: Any,
+    ) -> None:  # fmt: skip
+        self._net, self._group = net, group
+        self._is_root = group is None or group.is_root
+        self._options = o = Options(net, **options)
+        self._check_optimizer(optimizer)
+        net._writable()
+        self._source: Table | Batches
+        if is_batches(X, Y):
+            for name, value in (("sample_weight", sample_weight), ("comm", group)):
+                if value is not None:
+                    raise ValueError(f"{name} needs X and Y as arrays, got X as {_check.describe(X)}")
+            self._source = Batches(net, X, o.epochs, o.steps)
+        else:
+            if o.steps is not None:
+                raise ValueError(f"steps_per_epoch is for batches from an iterator, got X as {_check.describe(X)}")
+            self._source = Table(net, X, Y, sample_weight, pieces=group is None)
+        self._history = History()
+        self._saved = None if o.resume is None else files.load_checkpoint(o.resume)
+        self._optimizer = self._choose_optimizer(optimizer)
+        self._best = Best(o.min_delta, o.keep_best)
+
+        # What is drawn at the beginning: a fit that goes on draws it again.
+        self._rng = o.rng if self._saved is None else files.generator_from(self._saved.training["rng_at_start"], o.rng)
+        self._rng_at_start = None if o.checkpoint is None else files.generator_state(self._rng)
+        generator = self._rng if group is None else group.generator(self._rng)
+        self._validation = hold_out(net, validation, self._source, Y, score, generator if o.shuffle else None)
+        self._key = int(self._rng.integers(2**63)) if o.dropout is not None else 0
+
+    # ---- arguments ---------------------------------------------------------------------------------------------------
+
+    def _check_optimizer(self, optimizer: Any) -> None:
+        if optimizer is None:
+            return
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a fastbp optimizer or None, got {_check.describe(optimizer)}")
+        if optimizer._state is not None:
+            optimizer._state_for(self._net)  # or the error that it belongs to another network
+
+    def _choose_optimizer(self, given: Any) -> Any:
+        """The optimizer given, or the saved one, or Adam."""
+        if self._saved is None:
+            return Adam() if given is None else given
+        saved = self._saved.optimizer
+        if saved is None or self._saved.history is None:
+            raise ValueError(f"resume: {self._options.resume!r} was not written by fit(checkpoint=...)")
+        if given is not None and type(given) is not type(saved):
+            raise ValueError(f"resume: it was trained with {saved!r}, got optimizer={given!r}")
+        for theirs, own in (
+            (self._saved.net._arguments(), self._net._arguments()),
+            (self._saved.training["facts"], self._facts()),
+        ):
+            for name, value in own.items():
+                if theirs[name] != value:
+                    raise ValueError(f"resume: it was trained with {name} {theirs[name]!r}, got {value!r}")
+        return saved if given is None else given
+
+    def _facts(self) -> dict[str, Any]:
+        """What must be as it was for a fit to go on as if it had not been interrupted."""
+        facts: dict[str, Any] = {"shuffle": self._options.shuffle, "dropout": self._options.dropout}
+        if isinstance(self._source, Table):
+            facts |= {"rows": self._source.rows, "batch_size": self._options.batch_size}
+        return facts
+
+    # ---- from beginning to end ---------------------------------------------------------------------------------------
+
+    def run(self) -> History:
+        """Train until the end, or until something goes wrong."""
+        net = self._net
+        self._begin()
+        history = self._history
+        self._written = len(history.losses)
+        self._progress = self._make_progress() if self._options.progress and self._is_root else None
+        history.stopped = ""
+        try:
+            self._train()
+            history.n_steps = self._n_steps()
+            self._write(at_end=True)
+        except BaseException as error:
+            error.history = history  # type: ignore[attr-defined]
+            raise
+        finally:
+            history.n_steps = self._n_steps()
+            if self._options.schedule is not None:
+                self._optimizer.learning_rate = self._base_rate
+            if self._progress is not None:
+                self._progress.close()
+        if self._best.parameters is not None:
+            net._buffer[:] = self._best.parameters
+        return history
+
+    def _begin(self) -> None:
+        """Be at the beginning, or where a file says that training was."""
+        net, optimizer, o = self._net, self._optimizer, self._options
+        self._base_rate = getattr(optimizer, "learning_rate", math.nan)
+        if self._saved is not None:
+            saved, training = self._saved, self._saved.training
+            assert saved.optimizer is not None
+            assert saved.history is not None
+            if optimizer is saved.optimizer or self._base_rate == training["base_rate"]:  # else the user wants another
+                self._base_rate = training["base_rate"]
+                optimizer.learning_rate = training["learning_rate"]
+            state = saved.optimizer._state_for(saved.net)
+            files.set_state(optimizer, state.steps, (state.first, state.second))
+            net._buffer[:] = saved.net._buffer
+            self._history = saved.history
+            self._best.restore(training["best"], saved.best_parameters, net)
+            self._rng.bit_generator.state = files.generator_from(training["rng"], self._rng).bit_generator.state
+        if o.schedule is not None:
+            o.schedule.start(self._base_rate, o.epochs)
+            if self._saved is not None:
+                o.schedule.restore(self._saved.training["schedule"])
+        self._batch_size = o.batch_size
+        if self._group is not None:
+            assert isinstance(self._source, Table)
+            settings = self._facts() | {
+                "epochs": o.epochs, "schedule": repr(o.schedule), "penalty": o.penalty, "max_norm": o.max_norm,
+                "patience": o.patience, "min_delta": o.min_delta, "validation": self._validation is None,
+            }  # fmt: skip
+            del settings["rows"]
+            self._batch_size, self._n_batches = self._group.start(
+                net, optimizer, self._source.n_pool, o.batch_size, settings
+            )
+            self._key = self._group.agree(self._key)
+        self._steps_before = self._history.n_steps - optimizer._state_for(net).steps
+
+    def _n_steps(self) -> int:
+        return int(self._steps_before + self._optimizer._state_for(self._net).steps)
+
+    def _make_progress(self) -> Progress:
+        from ._progress import Progress
+
+        steps = self._options.steps
+        if isinstance(self._source, Table):
+            steps = -(-self._source.n_pool // self._batch_size) if self._group is None else self._n_batches
+        return Progress(self._options.epochs, steps, len(self._history.losses))
+
+    # ---- epochs ------------------------------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        history, optimizer, schedule = self._history, self._optimizer, self._options.schedule
+        while not self._over():
+            start = time.perf_counter()
+            if schedule is not None:
+                rate = schedule.rate(len(history.losses))
+                if rate is None:
+                    history.stopped = "learning rate"
+                    break
+                optimizer.learning_rate = rate
+            generator = self._rng if self._group is None else self._group.generator(self._rng)
+            loss = self._pass(generator if self._options.shuffle else None)
+            if loss is None:
+                history.stopped = "exhausted"
+                break
+            self._after_epoch(loss, optimizer.learning_rate, start)
+
+    def _over(self) -> bool:
+        """Whether there is no other epoch to do, and then why."""
+        history, o = self._history, self._options
+        if o.patience is not None and self._best.waited >= o.patience:
+            history.stopped = "patience"
+        elif len(history.losses) >= o.epochs:
+            history.stopped = "epochs"
+        return history.stopped != ""
+
+    def _after_epoch(self, loss: float, rate: float, start: float) -> None:
+        """Measure, keep the books, tell those who watch."""
+        history, net, o = self._history, self._net, self._options
+        value = loss
+        if self._validation is not None:
+            value, score = self._validation.measure(net, self._group)
+            history.validation_losses.append(value)
+            if score is not None:
+                history.validation_scores.append(score)
+                value = -score
+        self._best.see(net, len(history.losses), value)
+        history.best_epoch = self._best.epoch
+        history.losses.append(loss)
+        history.learning_rates.append(rate)
+        history.n_steps = self._n_steps()
+        history.seconds.append(time.perf_counter() - start)
+        if o.schedule is not None:
+            o.schedule.observe(value)
+        if self._progress is not None:
+            self._progress.epoch(history)
+        stop = False
+        if o.callbacks:
+            if self._is_root:
+                epoch = Epoch.last(net, self._optimizer, history)
+                stop = any([callback(epoch) is True for callback in o.callbacks])
+            if self._group is not None:
+                stop = self._group.agree(stop)
+        if self._group is not None:
+            self._group.check(net)
+        if stop:
+            history.stopped = "callback"
+        self._write()
+
+    def _pass(self, generator: np.random.Generator | None) -> float | None:
+        """All batches once: the mean of their losses, by weight; None if there were none."""
+        total = weight = 0.0
+        if isinstance(self._source, Table):
+            parts = self._source.parts(generator, self._batch_size)
+        else:
+            parts = self._source.parts()
+        for part in parts:
+            size = self._batch_size if isinstance(self._source, Table) else len(part.X)
+            losses = self._steps_over(part, size)
+            weights = _batch_weights(part, size, len(losses))
+            if self._group is not None:
+                weights = self._group.sum(weights)
+            weight += float(weights.sum())
+            total += float(losses @ weights if self._net._mean else losses.sum())
+        if weight == 0:
+            if not self._history.losses:
+                raise ValueError("X gave no batches")
+            return None
+        return total / weight if self._net._mean else total
+
+    def _steps_over(self, part: Part, size: int) -> Array:
+        """Step over the batches of a part; their losses."""
+        net, optimizer, group, o = self._net, self._optimizer, self._group, self._options
+        run = net._run_batches if group is None else partial(group.run, net)
+        losses = np.empty(-(-part.n // size) if group is None else self._n_batches)
+        step = 0
+        while step < len(losses):  # Ctrl-C is seen between two calls, which is between two steps
+            end, failure = run(
+                part.X, part.Y, part.weight, optimizer, part.order, step * size, size, losses,
+                penalty=o.penalty, max_norm=o.max_norm, dropout=o.dropout, key=self._key, seconds=SECONDS,
+            )  # fmt: skip
+            if self._progress is not None:
+                self._progress.steps(-(-end // size) - step)
+            step = -(-end // size)
+            if failure is not None:
+                raise self._diverged(failure, float(losses[step]), part, slice(step * size, (step + 1) * size))
+        return losses
+
+    def _diverged(self, what: str, loss: float, part: Part, batch: slice) -> TrainingDiverged:
+        places = np.arange(part.n)[batch] if part.order is None else part.order[batch]
+        rows = places if part.rows is None else part.rows[batch]
+        cause = _not_finite("X", part.X, places, rows) or _not_finite("Y", part.Y, places, rows)
+        if cause is None:
+            largest, max_norm = float(np.abs(self._net._buffer).max()), self._options.max_norm
+            norm = "max_norm=1.0" if max_norm == math.inf else f"a smaller max_norm ({max_norm:g} now)"
+            cause = (
+                f"X and Y are finite there, and the largest parameter is {largest:.3g}; try a lower learning_rate "
+                f"({self._optimizer.learning_rate:g} now), {norm}, or X and Y scaled to about unit size"
+            )
+        return diverged(what, loss, self._history, self._options.epochs, self._n_steps() + 1, rows, cause)
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+    def _write(self, at_end: bool = False) -> None:
+        """Write the checkpoint if it is time."""
+        o, done = self._options, len(self._history.losses)
+        if o.checkpoint is None or not self._is_root or not (at_end or done % o.checkpoint_every == 0):
+            return
+        training = {
+            "facts": self._facts(),
+            "rng_at_start": self._rng_at_start,
+            "rng": files.generator_state(self._rng),
+            "base_rate": self._base_rate,
+            "learning_rate": self._optimizer.learning_rate,
+            "schedule": {} if o.schedule is None else o.schedule.state(),
+            "best": self._best.state(),
+        }
+        files.write(
+            o.checkpoint,
+            files.Checkpoint(self._net, self._optimizer, self._history, training, self._best.parameters),
+        )
+
+
+def fit(net: MLP, X: Any, Y: Any, *, comm: Any, **arguments: Any) -> History:
+    """See `MLP.fit`."""
+    from .lbfgs import LBFGS, FullBatch
+
+    if isinstance(arguments["optimizer"], LBFGS):
+        if comm is not None:
+            raise ValueError(f"comm is not for L-BFGS, got {_check.describe(comm)}")
+        return FullBatch(net, X, Y, group=None, **arguments).run()
+    if comm is None:
+        return Training(net, X, Y, group=None, **arguments).run()
+    from . import _mpi
+
+    with _mpi.join(comm) as group:
+        return Training(net, X, Y, group=group, **arguments).run()
+
+
+def _batch_weights(part: Part, size: int, n_batches: int) -> Array:
+    """The weight of each batch: of its rows, or their number."""
+    starts = np.minimum(np.arange(n_batches + 1) * size, part.n)
+    if part.weight is None:
+        return np.diff(starts).astype(np.float64)
+    running = np.zeros(part.n + 1)
+    np.cumsum(part.weight if part.order is None else part.weight[part.order], out=running[1:])
+    return np.diff(running[starts])
+
+
+def diverged(
+    what: str, loss: float, history: History, epochs: int, step: int, rows: Array | None, cause: str
+) -> TrainingDiverged:
+    """The error, with all it has to say."""
+    came = f"the loss is {loss!r}" if what == "loss" else f"the gradient is not finite, the loss is {loss!r},"
+    epoch = len(history.losses)
+    shown = ""
+    if rows is not None:
+        shown = f", rows {', '.join(str(row) for row in rows[:5])}"
+        if len(rows) > 5:
+            shown += f" and {len(rows) - 5} more"
+    error = TrainingDiverged(
+        f"{came} at step {step}, in epoch {epoch + 1} of {epochs}{shown}: {cause}. "
+        "The parameters are those before this step."
+    )
+    error.what, error.epoch, error.step, error.loss, error.history = what, epoch, step, loss, history
+    error.rows = [] if rows is None else rows.tolist()
+    return error
+
+
+def _not_finite(name: str, array: Array, places: Array, rows: Array) -> str | None:
+    """Where an array is not finite, in words."""
+    values = array[places]
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad) == 0:
+        return None
+    column = f", column {bad[0][1]}" if values.ndim == 2 else ""
+    return f"{name} is {values[tuple(bad[0])]} at row {rows[bad[0][0]]}{column}"
