@@ -75,3 +75,12 @@ def test_physics_informed_solves_the_equation(run):
 def test_custom_loss_ignores_the_outliers():
     names = runpy.run_path(str(EXAMPLES / "custom_loss.py"), run_name="__main__")
     assert np.median(abs(names["net"](names["X"]) - names["clean"])) < 0.05
+
+
+def test_joblib_ensemble(run):
+    joblib = pytest.importorskip("joblib")
+    names = run("joblib_ensemble", "--networks", "6")
+    assert names["errors"][-1] < names["single"]
+    assert 2 * max(names["threads"]) <= max(2, joblib.cpu_count())
+    alone, _ = names["train"](3, names["X"][names["learn"]], names["labels"][names["learn"]])
+    np.testing.assert_array_equal(names["nets"][3].parameters, alone.parameters)

@@ -61,13 +61,13 @@ def join(comm: Any) -> Group:
         If comm is something else.
     """
     MPI: Any = sys.modules.get("mpi4py.MPI")  # whoever has a communicator has imported it; importing it starts MPI
+    if MPI is not None and isinstance(comm, MPI.Comm) and comm == MPI.COMM_NULL:
+        raise ValueError("comm must be a communicator that this process is part of, got MPI.COMM_NULL")
     if MPI is None or not isinstance(comm, MPI.Intracomm):
         hint = "" if MPI else " (mpi4py comes with: pip install fastbp[mpi])"
         raise TypeError(
             f"comm must be a communicator such as mpi4py.MPI.COMM_WORLD, or None, got {_check.describe(comm)}{hint}"
         )
-    if comm == MPI.COMM_NULL:
-        raise ValueError("comm must be a communicator that this process is part of, got MPI.COMM_NULL")
     return Group(comm, MPI)
 
 
