@@ -99,7 +99,8 @@ def run_pass(
         for begin in range(0, len(order), rows):
             take = order[begin : begin + rows]
             part = net._batch(X[take].toarray(), Y[take], None if weights is None else weights[take])
-            failure = run_pass(net, *part, optimizer, None, batch_size, losses[begin // batch_size :], penalty)
+            here = losses[begin // batch_size : -(-(begin + len(take)) // batch_size)]
+            failure = run_pass(net, *part, optimizer, None, batch_size, here, penalty)
             if failure is not None:
                 return failure
         return None
