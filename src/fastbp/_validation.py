@@ -46,8 +46,12 @@ class Validation:
         loss = float(total / weight if net._mean else total)
         if self._score is None:
             return loss, None
-        value = float(self._score(self._truth, outputs[0] if len(outputs) == 1 else np.concatenate(outputs)))
-        return loss, value if group is None else group.agree(value)
+        truth, found = self._truth, outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+        if group is None:
+            return loss, float(self._score(truth, found))
+        parts = group.gather((truth, found))  # the score is that of all rows
+        score = float(self._score(*map(np.concatenate, zip(*parts, strict=True)))) if group.is_root else None
+        return loss, group.agree(score)
 
 
 def hold_out(

@@ -118,6 +118,8 @@ class Training:
     ) -> None:  # fmt: skip
         self._net, self._group = net, group
         self._is_root = group is None or group.is_root
+        if not self._is_root:  # files are root's
+            options |= {"checkpoint": None, "resume": None}
         self._options = o = Options(net, **options)
         self._check_optimizer(optimizer)
         net._writable()
@@ -133,6 +135,8 @@ class Training:
             self._source = Table(net, X, Y, sample_weight, pieces=group is None)
         self._history = History()
         self._saved = None if o.resume is None else files.load_checkpoint(o.resume)
+        if group is not None:
+            self._saved = group.agree(self._saved)
         self._optimizer = self._choose_optimizer(optimizer)
         self._best = Best(o.min_delta, o.keep_best)
 
@@ -175,7 +179,9 @@ class Training:
         """What must be as it was for a fit to go on as if it had not been interrupted."""
         facts: dict[str, Any] = {"shuffle": self._options.shuffle, "dropout": self._options.dropout}
         if isinstance(self._source, Table):
-            facts |= {"rows": self._source.rows, "batch_size": self._options.batch_size}
+            facts["batch_size"] = self._options.batch_size
+            if self._is_root:
+                facts["rows"] = self._source.rows
         return facts
 
     # ---- from beginning to end ---------------------------------------------------------------------------------------
@@ -231,9 +237,10 @@ class Training:
             assert isinstance(self._source, Table)
             settings = self._facts() | {
                 "epochs": o.epochs, "schedule": repr(o.schedule), "penalty": o.penalty, "max_norm": o.max_norm,
-                "patience": o.patience, "min_delta": o.min_delta, "validation": self._validation is None,
+                "patience": o.patience, "min_delta": o.min_delta, "restore_best": o.keep_best,
+                "validation (None or not)": self._validation is not None,
             }  # fmt: skip
-            del settings["rows"]
+            settings.pop("rows", None)
             self._batch_size, self._n_batches = self._group.start(
                 net, optimizer, self._source.n_pool, o.batch_size, settings
             )
@@ -300,13 +307,13 @@ class Training:
         if self._progress is not None:
             self._progress.epoch(history)
         stop = False
-        if o.callbacks:
-            if self._is_root:
-                epoch = Epoch.last(net, self._optimizer, history)
-                stop = any([callback(epoch) is True for callback in o.callbacks])
-            if self._group is not None:
-                stop = self._group.agree(stop)
+        if o.callbacks and self._is_root:
+            epoch = Epoch.last(net, self._optimizer, history)
+            stop = any([callback(epoch) is True for callback in o.callbacks])
         if self._group is not None:
+            stop, hyperparameters = self._group.agree((stop, self._optimizer._hyperparameters()))
+            for name, number in hyperparameters.items():  # a callback may have changed them
+                setattr(self._optimizer, name, number)
             self._group.check(net)
         if stop:
             history.stopped = "callback"
@@ -353,8 +360,12 @@ class Training:
 
     def _diverged(self, what: str, loss: float, part: Part, batch: slice) -> TrainingDiverged:
         places = np.arange(part.n)[batch] if part.order is None else part.order[batch]
-        rows = places if part.rows is None else part.rows[batch]
+        rows: Array | None = places if part.rows is None else part.rows[batch]
         cause = _not_finite("X", part.X, places, rows) or _not_finite("Y", part.Y, places, rows)
+        if self._group is not None:  # the same error on all ranks
+            found = self._group.gather((cause, rows))
+            rank = next((rank for rank, (known, _) in enumerate(found) if known), 0)
+            cause, rows = (f"{found[rank][0]} of rank {rank}", found[rank][1]) if found[rank][0] else (None, None)
         if cause is None:
             largest, max_norm = float(np.abs(self._net._buffer).max()), self._options.max_norm
             norm = "max_norm=1.0" if max_norm == math.inf else f"a smaller max_norm ({max_norm:g} now)"
@@ -432,7 +443,7 @@ def diverged(
     return error
 
 
-def _not_finite(name: str, array: Array, places: Array, rows: Array) -> str | None:
+def _not_finite(name: str, array: Array, places: Array, rows: Any) -> str | None:
     """Where an array is not finite, in words."""
     values = array[places]
     bad = np.argwhere(~np.isfinite(values))
