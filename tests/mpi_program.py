@@ -1,7 +1,7 @@
-"""What tests/test_mpi.py runs under mpiexec: every rank runs `python -m mpi4py tests/mpi_program.py NAME`.
+"""What tests/test_mpi.py runs under mpiexec: every rank runs `python tests/mpi_program.py NAME`.
 
-``all`` makes every check of `CHECKS`, all ranks together; an assertion that fails on one of them ends all. The other
-names are for what ends the program.
+``all`` makes every check of `CHECKS`, all ranks together (through ``-m mpi4py``: an assertion that fails on one of them
+ends all). The other names are for what ends the program.
 """
 
 import os
@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -206,9 +207,29 @@ def check_errors_are_everybodys():
     assert "parameters on rank 1" in str(error)
 
 
+def check_an_error_between_steps():
+    """Where the others wait for a gradient."""
+    net = network()
+    if RANK == LAST:
+        ordinary, calls = net._batch_gradient, []
+
+        def planted(*arguments, **options):
+            calls.append(1)
+            if len(calls) == 3:
+                raise MemoryError("planted")
+            return ordinary(*arguments, **options)
+
+        net._batch_gradient = planted
+    optimizer = fastbp.Adam()
+    error = raised(MemoryError, fit, net, optimizer=optimizer)
+    assert "planted" in str(error)
+    assert optimizer._state_for(net).steps == 2
+    assert_same(net.parameters)
+
+
 def check_divergence():
     """An example that is not finite, of one rank; a learning rate that is too high."""
-    net, before = network(), np.zeros(0)
+    net = network()
     spoiled = X.copy()
     spoiled[CUTS[SIZE] - 2] = np.inf
     error = raised(fastbp.TrainingDiverged, net.fit, spoiled[MINE], Y[MINE], batch_size=12, shuffle=False, comm=comm)
@@ -239,6 +260,25 @@ def check_interrupt():
     assert_same(net.parameters)
     assert np.isfinite(net.parameters).all()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def check_threads():
+    """A number that the user has set is kept, and a warning says that it is too large."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    fastbp.set_num_threads(cores)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(network())
+    assert fastbp.get_num_threads() == cores
+    messages = [str(warning.message) for warning in caught]
+    crowded = RANK == 0 and cores > max(1, cores // SIZE)
+    assert len(messages) == crowded
+    assert all(f"{SIZE} ranks of {cores} threads on {cores} cores" in message for message in messages)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if SIZE > 1 and cores > 1:
+            raised(RuntimeWarning, fit, network())
+    fastbp.set_num_threads(None)
 
 
 def check_nothing_is_left():

@@ -21,14 +21,14 @@ MPIEXEC = shutil.which("mpiexec", path=SEARCHED)
 needs_mpi = pytest.mark.skipif(SANITIZED, reason="the sanitizers' libraries are not for mpiexec")
 
 
-def start(ranks, *arguments):
+def start(ranks, *arguments, through=()):
     pytest.importorskip("mpi4py", reason="the extra fastbp[mpi] is not installed")
     if MPIEXEC is None:
         pytest.skip("mpiexec is missing: the extra fastbp[mpi] is not installed")
     path = os.pathsep.join([str(Path(fastbp.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     environment.pop("OMP_NUM_THREADS", None)
-    command = [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "mpi4py", str(PROGRAM), *arguments]
+    command = [MPIEXEC, "-n", str(ranks), sys.executable, *through, str(PROGRAM), *arguments]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -47,7 +47,7 @@ def finish(process, seconds=60):
 @needs_mpi
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_ranks(ranks, tmp_path):
-    code, output = finish(start(ranks, "all", str(tmp_path)))
+    code, output = finish(start(ranks, "all", str(tmp_path), through=("-m", "mpi4py")))
     assert code == 0, output
     source = PROGRAM.read_text(encoding="utf-8")
     assert output.count("passed check_") == source.count("\ndef check_")

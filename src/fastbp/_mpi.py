@@ -99,6 +99,7 @@ class Group:
         self._interrupted = False
         self._handler: Any = None
         self._threads_limited = False
+        self._crowded = ""
 
     # ---- beginning and end -------------------------------------------------------------------------------------------
 
@@ -147,13 +148,10 @@ class Group:
         if wanted <= part:
             return
         if _dispatch.thread_limit() or os.environ.get("OMP_NUM_THREADS"):
-            if self.is_root:
-                warnings.warn(
-                    f"comm: {len(masks)} ranks of {wanted} threads on {len(set().union(*masks))} cores: they will wait "
-                    f"for each other; OMP_NUM_THREADS={part} gives each rank cores of its own",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+            self._crowded = (
+                f"comm: {len(masks)} ranks of {wanted} threads on {len(set().union(*masks))} cores: they will wait for "
+                f"each other; OMP_NUM_THREADS={part} gives each rank cores of its own"
+            )
         else:
             _dispatch.limit_threads(part)
             self._threads_limited = True
@@ -236,6 +234,8 @@ class Group:
         local_batch_size, n_batches : int
             Shares of a batch are in proportion to the rows; so many steps make a pass, the same on every rank.
         """
+        if self._crowded and self.is_root:
+            warnings.warn(self._crowded, RuntimeWarning, stacklevel=2)
         state = optimizer._state_for(net)
         net._writable()
         self._vector = np.zeros(net.n_parameters + _TAIL, net.dtype)
