@@ -33,7 +33,7 @@ cdef inline int next_panel(Py_ssize_t vectors_left) noexcept nogil:
 cdef inline inlined_void tile(
     const int R, const int V, const int transposed, Py_ssize_t depth,
     const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *ahead, Py_ssize_t pace,
 ) noexcept nogil:
     """C = start + A B for one tile.
 
@@ -42,6 +42,7 @@ cdef inline inlined_void tile(
     start  IN   what the sum starts from, rows ld_start apart (0: one row for all); NULL: zero; may be c itself
     c      OUT  R rows, ldc apart
     last        numbers in the last vector of a row of c and start, 1..VL; memory past them is not touched
+    ahead       what to fetch meanwhile, pace numbers further on in each turn
     """
     cdef vreal acc[36]
     cdef vreal row[3]
@@ -51,6 +52,10 @@ cdef inline inlined_void tile(
     for i in range(R):
         for v in range(V):
             acc[i * V + v] = vset(0)
+    if V == TILE_VECTORS and depth >= 64:       # C comes while the tile is worked on
+        for i in range(R):
+            for v in range(V):
+                prefetch_to_write(c + i * ldc + v * VL)
     while True:
         for v in range(V):
             row[v] = vload(b + v * VL)
@@ -60,6 +65,9 @@ cdef inline inlined_void tile(
                 acc[i * V + v] = acc[i * V + v] + x * row[v]
         b += ldb
         a += lda if transposed else 1
+        if V == TILE_VECTORS:
+            prefetch_line(ahead)
+            ahead += pace
         p += 1
         if p >= depth:
             break
@@ -87,41 +95,36 @@ cdef inline inlined_void panel(
     cdef Py_ssize_t tiles = (rows + tile_rows(V) - 1) // tile_rows(V)
     cdef Py_ssize_t small = rows // tiles, larger = rows % tiles, t, r
     # What follows a packed block of B is needed next: each tile asks for its share of it.
-    cdef const real *ahead = b + depth * ldb
-    cdef const real *ahead_end = ahead
-    cdef Py_ssize_t ahead_share = (depth * V * VL + tiles - 1) // tiles
     cdef bint far = not transposed and ldb == V * VL and depth > 128
+    cdef const real *ahead = b + depth * ldb if far else b
+    cdef Py_ssize_t pace = (V * VL + tiles - 1) // tiles if far else 0
     for t in range(tiles):
-        if far:
-            ahead_end += ahead_share
-            while ahead < ahead_end:
-                prefetch_line(ahead)
-                ahead += LINE
         r = small + 1 if t < larger else small
         if r == 1:
-            tile(1, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(1, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif r == 2:
-            tile(2, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(2, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif r == 3:
-            tile(3, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(3, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif r == 4:
-            tile(4, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(4, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif tile_rows(V) >= 5 and r == 5:
-            tile(5, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(5, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif tile_rows(V) >= 6 and r == 6:
-            tile(6, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(6, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif tile_rows(V) >= 7 and r == 7:
-            tile(7, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(7, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif tile_rows(V) >= 8 and r == 8:
-            tile(8, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(8, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif tile_rows(V) >= 9 and r == 9:
-            tile(9, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(9, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif tile_rows(V) >= 10 and r == 10:
-            tile(10, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(10, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif tile_rows(V) >= 11 and r == 11:
-            tile(11, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(11, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         elif tile_rows(V) >= 12:
-            tile(12, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            tile(12, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
+        ahead += pace * depth
         a += r if transposed else r * lda
         c += r * ldc
         if start != NULL:

@@ -764,7 +764,7 @@ def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int 
                 through_activation(activation, here, 1, g + here * ld, a + column, g + column, ld)
                 column += VL
             input_gradient(here, &w, g, ld, dx + row * fan_in)
-            weight_gradient(here, 0, fan_in, fan_out, x + row * fan_in, fan_in, g, ld, dw, row > 0, NULL)
+            weight_gradient(here, 0, fan_in, fan_out, x + row * fan_in, fan_in, g, ld, NULL, 0, dw, row > 0, NULL)
             bias_gradient(here, fan_out, g, ld, <real *> np.PyArray_DATA(db), row > 0)
             row += here
     PyMem_RawFree(raw)

@@ -177,6 +177,18 @@ cdef inline void input_gradient(
         column += V * VL
 
 
+cdef inline void pack_rows(
+    Py_ssize_t row, Py_ssize_t rows, Py_ssize_t n, const real *dz, Py_ssize_t ldz, real *panels, Py_ssize_t panel_rows,
+) noexcept nogil:
+    """Copy dz[rows, n] to rows `row` and on of panels of panel_rows rows each."""
+    cdef Py_ssize_t column = 0
+    cdef int V
+    while column < n:
+        V = next_panel(vectors(n - column))
+        pack_panel(dz + column, ldz, rows, ldz - column, V, panels + column * panel_rows + row * V * VL)
+        column += V * VL
+
+
 cdef inline Py_ssize_t gradient_scratch(Py_ssize_t dw_rows) noexcept nogil:
     """Numbers that `weight_gradient` needs for so many rows of dW: a panel of dz and a strip of x."""
     return DEPTH_BLOCK * (TILE_VECTORS * VL + dw_rows + LINE)
@@ -184,12 +196,13 @@ cdef inline Py_ssize_t gradient_scratch(Py_ssize_t dw_rows) noexcept nogil:
 
 cdef inline void weight_gradient(
     Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t fan_out, const real *x, Py_ssize_t ldx,
-    const real *dz, Py_ssize_t ldz, real *dw, bint add, real *scratch,
+    const real *dz, Py_ssize_t ldz, const real *panels, Py_ssize_t panel_rows, real *dw, bint add, real *scratch,
 ) noexcept nogil:
     """Rows begin..end of dW = x^T dz, or added to what is there.
 
     x        IN   [rows, fan_in], rows ldx apart
     dz       IN   [rows, fan_out], rows ldz apart
+    panels   IN   dz once more, as `pack_rows` leaves it in panels of panel_rows rows; NULL: there are none
     dw       OUT  [fan_in, fan_out] without padding
     scratch  OUT  gradient_scratch(end - begin) numbers; may be NULL where rows < 128
     """
@@ -221,7 +234,10 @@ cdef inline void weight_gradient(
             c = dw + begin * fan_out + column
             b = dz + row * ldz + column
             ldb = ldz
-            if copy:
+            if panels != NULL:
+                b = panels + column * panel_rows + row * V * VL
+                ldb = V * VL
+            elif copy:
                 pack_panel(b, ldz, depth, ldz - column, V, scratch)
                 b = scratch
                 ldb = V * VL

@@ -45,12 +45,13 @@ cdef struct Plan:
     Py_ssize_t ldx                  # numbers in a row of x, padded if it is copied
     Py_ssize_t n_chunks             # by chunks
     Py_ssize_t slab_rows, n_slabs   # by phases
+    bint pack_dz                    # once, for all tasks of a layer's dW
     Py_ssize_t block_rows
     Py_ssize_t n_losses             # chunks, or blocks of all slabs
     # sizes and places in a workspace, in numbers
     Py_ssize_t region_size, n_regions, scratch_size, gradient_size
     Py_ssize_t gathered_at          # within scratch
-    Py_ssize_t packed_at, regions_at, scratch_at, gradients_at, total
+    Py_ssize_t packed_at, regions_at, dz_at, scratch_at, gradients_at, total
 
 cdef inline bint falls_on_few_sets(Py_ssize_t ld) noexcept nogil:
     cdef Py_ssize_t size = ld * <Py_ssize_t> sizeof(real)
@@ -78,8 +79,9 @@ cdef inline Py_ssize_t blocks_of(Py_ssize_t rows, Py_ssize_t block_rows) noexcep
 
 
 cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
-    """Tasks that a layer's dW is cut into, by rows of dW."""
-    return (layer.fan_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS
+    """Tasks that a layer's dW is cut into, by rows of dW: what is added up should stay in the second-level cache."""
+    cdef bint wide = layer.fan_out * GRADIENT_ROWS * <Py_ssize_t> sizeof(real) > 256 * 1024
+    return blocks_of(layer.fan_in, GRADIENT_ROWS // 2 if wide else GRADIENT_ROWS)
 
 
 cdef inline Py_ssize_t gathered_size(const Plan *plan, Py_ssize_t fan_out) noexcept nogil:
@@ -161,6 +163,8 @@ cdef inline void make_plan(
     plan.scratch_size += in_lines(gathered_size(plan, net.layers[net.n_layers - 1].fan_out))
     plan.packed_at = 0
     plan.regions_at = in_lines(net.packed_size)
-    plan.scratch_at = plan.regions_at + plan.n_regions * plan.region_size
+    plan.pack_dz = mode == TRAIN and not plan.by_chunks and plan.slab_rows >= 128
+    plan.dz_at = plan.regions_at + plan.n_regions * plan.region_size
+    plan.scratch_at = plan.dz_at + (plan.slab_rows * net.layers[net.n_layers].row_at // 2 if plan.pack_dz else 0)
     plan.gradients_at = plan.scratch_at + plan.threads * plan.scratch_size
     plan.total = plan.gradients_at + plan.gradient_size

@@ -145,6 +145,22 @@ cdef inline void forward_block(
         ld_below = layer.ld
 
 
+cdef inline real *dz_panels(const Step *s, Py_ssize_t index) noexcept nogil:
+    """Where a layer's dE/dz is packed for its dW; NULL if it is not."""
+    if not s.plan.pack_dz or gradient_tasks(&s.net.layers[index]) < 2:
+        return NULL
+    return s.memory + s.plan.dz_at + s.plan.slab_rows * s.net.layers[index].row_at // 2
+
+
+cdef inline void pack_dz(
+    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t index, Py_ssize_t row, Py_ssize_t rows,
+) noexcept nogil:
+    cdef real *panels = dz_panels(s, index)
+    if panels != NULL:
+        pack_rows(row, rows, s.net.layers[index].fan_out, block_g(s, region, region_rows, index, row),
+                  s.net.layers[index].ld, panels, s.plan.slab_rows)
+
+
 cdef inline void backward_block(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
     real *scratch,
@@ -153,6 +169,7 @@ cdef inline void backward_block(
     cdef Weights w
     cdef Mask mask
     cdef int i
+    pack_dz(s, region, region_rows, s.net.n_layers - 1, row, rows)
     for i in range(s.net.n_layers - 1, 0, -1):
         w = weights_of(s, i)
         if drops(s, i - 1):
@@ -161,6 +178,7 @@ cdef inline void backward_block(
                        s.net.layers[i].ld, block_a(s, region, region_rows, i - 1, row),
                        block_g(s, region, region_rows, i - 1, row), s.net.layers[i - 1].ld,
                        &mask if drops(s, i - 1) else NULL, batch_row, scratch)
+        pack_dz(s, region, region_rows, i - 1, row, rows)
     if s.input_gradient != NULL:
         w = weights_of(s, 0)
         input_gradient(rows, &w, block_g(s, region, region_rows, 0, row), s.net.layers[0].ld,
@@ -177,10 +195,11 @@ cdef inline void gradient_part(
     if index == 0:
         weight_gradient(rows, begin, end, layer.fan_out, input_rows(s, region, region_rows, 0, batch_row),
                         s.plan.ldx, dz,
-                        layer.ld, gradient + layer.weights, add, scratch)
+                        layer.ld, dz_panels(s, index), s.plan.slab_rows, gradient + layer.weights, add, scratch)
     else:
         weight_gradient(rows, begin, end, layer.fan_out, block_a(s, region, region_rows, index - 1, 0),
-                        s.net.layers[index - 1].ld, dz, layer.ld, gradient + layer.weights, add, scratch)
+                        s.net.layers[index - 1].ld, dz, layer.ld, dz_panels(s, index), s.plan.slab_rows,
+                        gradient + layer.weights, add, scratch)
     if begin == 0:
         bias_gradient(rows, layer.fan_out, dz, layer.ld, gradient + layer.biases, add)
 

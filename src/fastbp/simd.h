@@ -132,11 +132,13 @@ static inline vreal vmax(vreal a, vreal b) { return FASTBP_MINMAX(max, pd)(a, b)
 #define FASTBP_MINMAX_BY_SELECT
 #endif
 
-/* Ask for the cache line at p, to the second-level cache; p may lie anywhere. */
+/* Ask for the cache line at p: to the second-level cache, or to write to it; p may lie anywhere. */
 #if defined(__GNUC__)
 #define prefetch_line(p) __builtin_prefetch((p), 0, 2)
+#define prefetch_to_write(p) __builtin_prefetch((p), 1, 3)
 #else
 #define prefetch_line(p) ((void)(p))
+#define prefetch_to_write(p) ((void)(p))
 #endif
 #define LINE ((int)(64 / sizeof(real)))
 
