@@ -54,7 +54,8 @@ class Sklearn(Learner):
         case, module = self.case, self._module()
         settings: dict[str, Any] = {}
         if case.solver != "lbfgs":
-            settings = {"batch_size": min(case.batch, len(X)), "learning_rate_init": case.rate, "shuffle": shuffle}
+            batch = "auto" if case.batch == 200 else case.batch  # auto is 200, or all rows if there are fewer
+            settings = {"batch_size": batch, "learning_rate_init": case.rate, "shuffle": shuffle}
             if not case.early:
                 settings["n_iter_no_change"] = epochs
         self.X, self.y = X, y
@@ -96,7 +97,7 @@ class FastbpSklearn(Sklearn):
 
 
 class Fastbp(Learner):
-    """net.fit: it has no L-BFGS, which users have through net.objective."""
+    """net.fit."""
 
     name = "fastbp"
 
@@ -108,7 +109,7 @@ class Fastbp(Learner):
 
     @classmethod
     def fits(cls, case: Case) -> bool:
-        return not case.early and case.solver != "lbfgs"
+        return not case.early
 
     def prepare(self, X: Array, y: Array, seed: int, epochs: int, shuffle: bool) -> None:
         case, fastbp = self.case, self.fastbp
@@ -121,11 +122,12 @@ class Fastbp(Learner):
             dtype=case.numpy_dtype,
         )
         self.net.parameters[:] = start(case, seed)
-        self.optimizer = (
-            fastbp.Adam(learning_rate=case.rate)
-            if case.solver == "adam"
-            else fastbp.SGD(learning_rate=case.rate, momentum=0.9, nesterov=True)
-        )
+        if case.solver == "adam":
+            self.optimizer = fastbp.Adam(learning_rate=case.rate)
+        elif case.solver == "sgd":
+            self.optimizer = fastbp.SGD(learning_rate=case.rate, momentum=0.9, nesterov=True)
+        else:
+            self.optimizer = fastbp.LBFGS(gtol=1e-4)  # scikit-learn's default
         self.settings = {"epochs": epochs, "batch_size": min(case.batch, len(X)), "shuffle": shuffle, "rng": seed}
 
     def fit(self) -> None:

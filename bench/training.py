@@ -62,6 +62,8 @@ def serve(pipe: Connection, name: str, threads: int) -> None:
                 answer = (min(taken), *loss_and_score(learner.outputs(X_held), y_held))
             elif request == "epoch":
                 answer = epoch_against_steps(*argument, threads)
+            elif request == "row":
+                answer = one_row(LEARNERS[name](argument, threads), *load(argument, 0)[:2])
             pipe.send(("ok", answer))
         except Exception as error:
             pipe.send(("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
@@ -122,6 +124,17 @@ def epoch_against_steps(rows: int, sizes: tuple[int, ...], batch: int, dtype: st
 
 
 EPOCHS_AT_ONCE = 3
+
+
+def one_row(learner: Any, X: Any, y: Any) -> float:
+    """Time partial_fit of one row, in seconds: the best block of calls."""
+    import numpy as np
+    from peers import best_time
+
+    learner.prepare(X, y, 0, 1, shuffle=False)
+    row, target = X[:1], y[:1]
+    learner.model.partial_fit(row, target, classes=np.unique(y))
+    return best_time(lambda: learner.model.partial_fit(row, target), 0.5)[0]
 
 
 def compare(case: Any, workers: list[Worker], seeds: int) -> dict[str, Any]:
@@ -224,11 +237,13 @@ def main() -> int:
         print(table.line(result["training"][-1]), flush=True)
     print("\n" + table.summary(result))
     if not options.case:
-        fastbp = next(worker for worker in workers if worker.name == "fastbp")
+        by_name = {worker.name: worker for worker in workers}
         for shape in EPOCHS:
-            name = f"{shape[0]} rows, {'-'.join(map(str, shape[1]))} {shape[3]}, batch {shape[2]}"
-            result["epochs"].append({"name": name, "seconds": fastbp.ask("epoch", shape)})
+            name = f"{shape[0]:,} x {'-'.join(map(str, shape[1]))} {shape[3]}, batch {shape[2]}"
+            result["epochs"].append({"name": name, "seconds": by_name["fastbp"].ask("epoch", shape)})
         print("\n" + table.epochs(result))
+        result["row"] = {name: by_name[name].ask("row", CASES[0]) for name in ("fastbp.sklearn", "scikit-learn")}
+        print("\n" + table.row(result))
     for worker in workers:
         worker.end()
     if options.save:

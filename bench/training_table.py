@@ -114,6 +114,12 @@ def epochs(result: Result) -> str:
     return "\n".join(lines)
 
 
+def row(result: Result) -> str:
+    """Return what partial_fit of one row takes."""
+    taken = ", ".join(f"{name} {1e6 * value:.1f}" for name, value in result["row"].items())
+    return f"partial_fit of one row of digits, 64-100-10, microseconds: {taken}"
+
+
 # --- for the files --------------------------------------------------------------------------------------
 
 
@@ -147,10 +153,10 @@ def full_table(result: Result) -> str:
     apart = [f"{entry['name']}: {words}" for entry in result["training"] for words in beyond_noise(entry)]
     lines += ["", f"More than noise apart (paired t test over the seeds, {RISK:.0%}): {'; '.join(apart) or 'none'}."]
     lines += ["", "### An epoch of net.fit against its steps", ""]
-    lines += ["| rows, network, batch | epoch, ms | its train_steps, ms | more | steps in order, ms | more |"]
+    lines += ["| rows x network, batch | epoch, ms | its train_steps, ms | more | steps in order, ms | more |"]
     lines.append("|---|" + "---:|" * 5)
     for entry in result["epochs"]:
         epoch, steps, in_order = (entry["seconds"][name] for name in ("epoch", "steps", "in order"))
         cells = [time(epoch), time(steps), f"{epoch / steps - 1:+.0%}", time(in_order), f"{epoch / in_order - 1:+.0%}"]
         lines.append(f"| {entry['name']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", row(result) + "."])

@@ -72,6 +72,12 @@ def test_physics_informed_solves_the_equation(run):
     assert report.ok, report
 
 
+def test_surrogate_memmap(run):
+    names = run("surrogate_memmap", "--rows", "50_000")
+    assert len(names["history"].losses) == 5
+    assert names["error"] < 0.05
+
+
 def test_custom_loss_ignores_the_outliers():
     names = runpy.run_path(str(EXAMPLES / "custom_loss.py"), run_name="__main__")
     assert np.median(abs(names["net"](names["X"]) - names["clean"])) < 0.05
