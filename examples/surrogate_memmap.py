@@ -56,8 +56,9 @@ if options.plot:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    left.semilogy(np.arange(len(history.losses)) + 1, history.losses, marker="o")
-    left.set(xlabel="epoch", ylabel="loss", title="Training from a memmap")
+    epochs = range(1, len(history.losses) + 1)
+    left.semilogy(epochs, history.losses, marker="o")
+    left.set(xticks=epochs, xlabel="epoch", ylabel="loss", title="Training from a memmap")
     right.plot(true, predicted, ".", markersize=2)
     right.axline((0, 0), slope=1, color="0.7", zorder=0)
     right.set(xlabel="simulation, m³ per year", ylabel="surrogate", title=f"error {100 * error:.2f} %")

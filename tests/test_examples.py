@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -28,7 +29,7 @@ def run(tmp_path, monkeypatch):
         return names
 
     yield run
-    matplotlib.pyplot.close("all")
+    plt.close("all")
 
 
 def test_scipy_lbfgs(run):
