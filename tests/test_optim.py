@@ -199,3 +199,35 @@ def test_step_refuses_a_wrong_gradient_and_alters_nothing(name, grad):
 def test_step_wants_a_net(name, net):
     with pytest.raises((ValueError, TypeError), match=r"\bnet\b"):
         getattr(fastbp, name)().step(net, np.zeros(4))
+
+
+def test_restored_state_is_a_copy_that_can_be_written(dtype):
+    net, adam = make(dtype), fastbp.Adam()
+    grads = gradients(net.n_parameters, dtype, 3)
+    adam.step(net, grads[0])
+    state = adam.__getstate__()
+    for vector in state["_restored"]["vectors"]:
+        vector.flags.writeable = False  # as joblib.load(..., mmap_mode="r") would leave them
+    twin, twin_net = copy.copy(adam), make(dtype)
+    twin.__setstate__(state)
+    twin_net.parameters[:] = net.parameters
+    kept = [vector.copy() for vector in state["_restored"]["vectors"]]
+    for g in grads[1:]:
+        twin.step(twin_net, g)
+    for vector, before in zip(state["_restored"]["vectors"], kept, strict=True):
+        np.testing.assert_array_equal(vector, before)
+        vector.flags.writeable = True
+    for g in grads[1:]:
+        adam.step(net, g)
+    np.testing.assert_array_equal(twin_net.parameters, net.parameters)
+
+
+def test_eps_before_the_correction(isa, dtype):
+    net, adam = make(dtype), fastbp.Adam(learning_rate=0.1, eps=0.5)
+    adam._eps_hat = True
+    w, m, v = net.parameters.astype(float), 0, 0
+    for t, g in enumerate(gradients(net.n_parameters, dtype, 5), 1):
+        adam.step(net, g)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g.astype(float) ** 2
+        w = w - 0.1 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 0.5)
+    np.testing.assert_allclose(net.parameters, w, rtol=1e-5 if dtype == np.float32 else 1e-12, atol=1e-6)

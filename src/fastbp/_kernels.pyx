@@ -10,7 +10,7 @@ is checked.
 cimport cython
 cimport numpy as np
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.math cimport isfinite
+from libc.math cimport isfinite, sqrt
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -143,6 +143,7 @@ cdef double total_weight(const double *weights, Py_ssize_t n) noexcept nogil:
 cdef class UpdateState:
     """What an optimizer keeps for one network: two vectors like the parameters, and how many steps were taken."""
     cdef Update update
+    cdef bint eps_hat
     cdef readonly object first, second
     cdef public Py_ssize_t steps
 
@@ -155,8 +156,9 @@ cdef class UpdateState:
         self.steps = 0
 
     def set(self, double learning_rate, double weight_decay, bint decoupled, double momentum, bint nesterov,
-            double beta1, double beta2, double eps):
-        """The hyperparameters of the next step."""
+            double beta1, double beta2, double eps, bint eps_hat):
+        """The hyperparameters of the next step; eps_hat: eps is added to sqrt(v) before v's correction."""
+        self.eps_hat = eps_hat
         self.update.learning_rate = learning_rate
         self.update.weight_decay = weight_decay
         self.update.decoupled = decoupled
@@ -172,6 +174,8 @@ cdef class UpdateState:
         u.parameters = parameters
         u.correction1 = 1 - u.beta1 ** self.steps
         u.correction2 = 1 - u.beta2 ** self.steps
+        if self.eps_hat:
+            u.eps /= sqrt(u.correction2)
         return u
 
     def step(self, np.ndarray parameters, np.ndarray gradient):

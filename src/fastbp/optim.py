@@ -61,7 +61,7 @@ class Optimizer:
             steps = 0
             if self._restored is not None:
                 steps = self._restored["steps"]
-                first, second = self._restored["vectors"]
+                first, second = (None if v is None else np.array(v) for v in self._restored["vectors"])
                 for vector in (first, second):
                     if vector is not None and (vector.size != net.n_parameters or vector.dtype != net.dtype):
                         raise ValueError(
@@ -179,7 +179,7 @@ class SGD(Optimizer):
         return {**super()._hyperparameters(), "nesterov": self.nesterov}
 
     def _settings(self) -> tuple[Any, ...]:
-        return self.learning_rate, self.weight_decay, False, self.momentum, self.nesterov, 0.0, 0.0, 0.0
+        return self.learning_rate, self.weight_decay, False, self.momentum, self.nesterov, 0.0, 0.0, 0.0, False
 
 
 class RMSprop(Optimizer):
@@ -245,7 +245,7 @@ class RMSprop(Optimizer):
         super().__init__(learning_rate=learning_rate, rho=rho, eps=eps, momentum=momentum, weight_decay=weight_decay)
 
     def _settings(self) -> tuple[Any, ...]:
-        return self.learning_rate, self.weight_decay, False, self.momentum, False, 0.0, self.rho, self.eps
+        return self.learning_rate, self.weight_decay, False, self.momentum, False, 0.0, self.rho, self.eps, False
 
 
 class Adam(Optimizer):
@@ -293,6 +293,7 @@ class Adam(Optimizer):
     _rule = "adam"
     _vectors = 2
     _decoupled = False
+    _eps_hat = False  # eps added to sqrt(v) before its correction, as scikit-learn does
 
     learning_rate: float
     beta1: float
@@ -311,7 +312,10 @@ class Adam(Optimizer):
         super().__init__(learning_rate=learning_rate, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
 
     def _settings(self) -> tuple[Any, ...]:
-        return self.learning_rate, self.weight_decay, self._decoupled, 0.0, False, self.beta1, self.beta2, self.eps
+        return (
+            self.learning_rate, self.weight_decay, self._decoupled, 0.0, False,
+            self.beta1, self.beta2, self.eps, self._eps_hat,
+        )  # fmt: skip
 
 
 class AdamW(Adam):
