@@ -173,7 +173,7 @@ def test_multilabel_and_binary_take_the_same_path(digits):
     assert_same(*both("MLPClassifier", X, Y, **SGD))
     X, y = digits
     assert_same(*both("MLPClassifier", X, np.where(y > 4, "high", "low"), **SGD))
-    assert_same(*both("MLPClassifier", X, np.where(y > 4, "high", "low"), early_stopping=True, **SGD))
+    assert_same(*both("MLPClassifier", X, (y > 4).astype(int), early_stopping=True, **SGD))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -381,7 +381,7 @@ def test_bad_rows_are_errors_on_the_short_way_too():
         (clf, row, [["a"], ["b"]], "inconsistent"), (clf, row, [1], "classes|mix"), (clf, row, [], "sample"),
         (reg, row, [np.nan], "NaN"), (reg, row, np.array([np.inf]), "infinity"), (reg, row, ["x"], "real numbers"),
         (reg, row, [1.0, 2.0], "inconsistent"), (reg, row * np.nan, [1.0], "NaN"), (reg, row, None, "y"),
-        (reg, np.array([["x", "y"]]), [1.0], "numeric|convert"),
+        (reg, np.array([["x", "y"]]), [1.0], "numeric|convert"), (reg, row, [[1.0, 2.0]], "y must have shape"),
     ]:  # fmt: skip
         before = [p.copy() for p in model.coefs_]
         with pytest.raises((ValueError, TypeError), match=message):
@@ -432,9 +432,21 @@ def test_class_weight_is_sample_weight_by_class(solver, digits):
         np.testing.assert_allclose(model.coefs_[0], by_rows.coefs_[0])
     with pytest.raises(ValueError, match="balanced"):
         MLPClassifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1])
-    model = MLPClassifier(class_weight={0: 1, 1: 0}, **parameters).partial_fit if solver == "sgd" else None
-    if model:
-        assert (model(X, y, classes=[0, 1]).predict(X) == 0).all()
+
+
+def test_class_weight_in_partial_fit_and_for_multilabel_targets(digits):
+    X, y = digits
+    y = (y > 7).astype(int)
+    model, by_rows = MLPClassifier(class_weight={0: 3.0}, random_state=0, **SGD), MLPClassifier(random_state=0, **SGD)
+    for label in (0, 1):  # the second call has no row of the class that has a weight
+        X_, y_ = X[y == label], y[y == label]
+        model.partial_fit(X_, y_, classes=[0, 1])
+        by_rows.partial_fit(X_, y_, classes=[0, 1], sample_weight=np.full(len(y_), 3.0 if label == 0 else 1.0))
+    np.testing.assert_array_equal(model.coefs_[0], by_rows.coefs_[0])
+    Y = np.c_[y, 1 - y]
+    model = MLPClassifier(class_weight=[{0: 1, 1: 5}, {0: 1, 1: 1}], random_state=0, **SGD).fit(X, Y)
+    by_rows = MLPClassifier(random_state=0, **SGD).fit(X, Y, np.where(y == 1, 5.0, 1.0))
+    np.testing.assert_array_equal(model.coefs_[0], by_rows.coefs_[0])
 
 
 def test_one_activation_per_layer(digits):

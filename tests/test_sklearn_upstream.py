@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-sklearn = pytest.importorskip("sklearn", minversion="1.9")
+sklearn = pytest.importorskip("sklearn", minversion="1.7")
 
 IMPORT = "from sklearn.neural_network import MLPClassifier, MLPRegressor\n"
 SKIPPED = {

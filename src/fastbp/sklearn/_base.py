@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import _check
 from ..mlp import ACTIVATIONS, MLP
+from ..mlp import _hidden_activations as check_activations
 from . import _lbfgs, _rows, _stochastic
 from ._online import OneRow
 
@@ -111,8 +112,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     # ---- the network -------------------------------------------------------------------------------------------------
 
     def _hidden_activations(self, layers: int) -> list[str]:
-        names = [self.activation] * layers if isinstance(self.activation, str) else list(self.activation)
-        return [fastbp_name(name) for name in names]
+        names = [self.activation] * layers if isinstance(self.activation, str) else self.activation
+        return list(check_activations([fastbp_name(name) for name in names], layers))
 
     def _initialize(self, sizes: list[int], dtype: np.dtype[Any]) -> None:
         """A new network, with scikit-learn's random parameters: weights and biases uniform, by Glorot's bounds."""
@@ -220,7 +221,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             _stochastic.fit(self, net, X, Y, weights, incremental)
         if not np.isfinite(net.parameters).all():
             raise ValueError(_stochastic.NOT_FINITE)
-        self._one_row = OneRow(self) if incremental and X.shape[0] == 1 else None
+        if incremental and X.shape[0] == 1 and not (self._one_row and self._one_row.fits(self)):
+            self._one_row = OneRow(self)
         return self
 
     def _step_one_row(self, X: Any, y: Any) -> bool:

@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import _check_sample_weight, validate_data
@@ -215,12 +215,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if self.class_weight is not None:
-            if incremental and self.class_weight == "balanced":
-                raise ValueError(
-                    "class_weight='balanced' needs all rows at once, partial_fit has some of them: use "
-                    "sklearn.utils.class_weight.compute_class_weight and pass its weights as a dict"
-                )
-            by_class = compute_sample_weight(self.class_weight, y)
+            by_class = self._weights_by_class(y, incremental)
             sample_weight = by_class if sample_weight is None else by_class * sample_weight
         Y = self._encode(y, X.dtype)
         self.n_outputs_ = len(self.classes_) if Y.ndim == 1 else Y.shape[1]
@@ -237,6 +232,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
             )
+
+    def _weights_by_class(self, y: Any, incremental: bool) -> Array:
+        """The weight of each row that class_weight gives it."""
+        if incremental and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all rows at once, partial_fit has some of them: use "
+                "sklearn.utils.class_weight.compute_class_weight and pass its weights as a dict"
+            )
+        if self._label_binarizer.y_type_ == "multilabel-indicator":
+            return np.asarray(compute_sample_weight(self.class_weight, y))
+        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        return np.asarray(weights[np.searchsorted(self.classes_, y)])
 
     def _encode(self, y: Any, dtype: np.dtype[Any]) -> Array:
         """Labels as the loss wants them: class numbers for softmax with log_loss, else a column per output."""

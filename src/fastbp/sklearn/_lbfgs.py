@@ -46,7 +46,7 @@ def fit(model: BaseMLP, net: MLP, X: Any, Y: Array, weights: Array | None) -> No
         model.loss_ = reported(intermediate_result.fun)
         if model.verbose:
             print(f"Iteration {model.n_iter_}, loss = {model.loss_:.8f}")
-        if any([callback(model) for callback in model._callbacks()]):
+        if any([callback(model) is True for callback in model._callbacks()]):
             raise StopIteration
 
     model.n_iter_ = 0

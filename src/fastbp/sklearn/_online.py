@@ -31,6 +31,10 @@ class OneRow:
         self.encode = model._one_row_encoder()
         self.usable = model.batch_size in ("auto", 1) and not hasattr(model, "feature_names_in_")
 
+    def fits(self, model: BaseMLP) -> bool:
+        """Whether the model is as it was."""
+        return all(map(is_, map(model.__dict__.get, self.names), self.settings)) and model._network() is self.net
+
     def step(self, model: BaseMLP, X: Any, y: Any) -> bool:
         net = self.net
         if not (
@@ -38,8 +42,7 @@ class OneRow:
             and type(X) is np.ndarray
             and X.dtype.kind in "fiu"
             and X.shape == self.shape
-            and all(map(is_, map(model.__dict__.get, self.names), self.settings))
-            and model._network() is net
+            and self.fits(model)
         ):
             return False
         if X.dtype != net.dtype or not X.flags.carray:

@@ -235,7 +235,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     def _outputs_score(self, outputs: Array, Y: Array, weights: Array | None) -> float:
         """R2, the mean over outputs; an output that does not vary counts 1 if hit and 0 if not."""
         Y = Y.astype(np.float64, copy=False)
-        unexplained = np.average((Y - outputs) ** 2, axis=0, weights=weights)
+        with np.errstate(over="ignore"):
+            unexplained = np.average((Y - outputs) ** 2, axis=0, weights=weights)
         variance = np.average((Y - np.average(Y, axis=0, weights=weights)) ** 2, axis=0, weights=weights)
         varies = variance > 0
         scores = np.where(varies, 1 - unexplained / np.where(varies, variance, 1), unexplained == 0)

@@ -204,4 +204,4 @@ def end_epoch(model: BaseMLP, net: MLP, loss: float, rows: int, score: float | N
                 f"{measure} did not improve more than tol={model.tol:f} for {model.n_iter_no_change} consecutive "
                 f"epochs. {then}"
             )
-    return any([callback(model) for callback in model._callbacks()]) or stop
+    return any([callback(model) is True for callback in model._callbacks()]) or stop
