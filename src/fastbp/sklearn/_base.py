@@ -163,7 +163,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         for view, values in zip((*net.weights, *net.biases), (*coefs, *intercepts), strict=True):
             view[...] = values
         if hasattr(self, "_optimizer"):
-            self._optimizer = copy.deepcopy(self._optimizer)  # its state goes on with the new network
+            self._optimizer = copy.copy(self._optimizer)  # with its state; a copy may step another network
         self.coefs_, self.intercepts_, self._net = list(net.weights), list(net.biases), net
         return net
 

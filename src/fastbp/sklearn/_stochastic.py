@@ -36,7 +36,9 @@ class HeldOut(NamedTuple):
 
 def make_optimizer(model: BaseMLP) -> Optimizer:
     if model.solver == "adam":
-        return Adam(model.learning_rate_init, model.beta_1, model.beta_2, model.epsilon)
+        adam = Adam(model.learning_rate_init, model.beta_1, model.beta_2, model.epsilon)
+        adam._eps_hat = True  # as scikit-learn's
+        return adam
     momentum = min(model.momentum, math.nextafter(1, 0))  # 1 itself is allowed here
     return SGD(model.learning_rate_init, momentum, nesterov=model.nesterovs_momentum and momentum > 0)
 
@@ -65,16 +67,14 @@ def fit(model: BaseMLP, net: MLP, X: Any, Y: Array, weights: Array | None, incre
     try:
         while True:
             failure = epoch.run()
-            loss = epoch.loss()
-            score = None
             if failure is not None:
                 not_finite(model, failure)
-                loss, score = math.nan, math.nan
-            elif held_out is not None:
-                score = validate(model, net, held_out)
+            score = None
+            if held_out is not None:
+                score = math.nan if failure else validate(model, net, held_out)
                 if score > model.best_validation_score_:
                     best[:] = net.parameters
-            stop = end_epoch(model, net, loss, len(train), score)
+            stop = end_epoch(model, net, math.nan if failure else epoch.loss(), len(train), score)
             if stop or failure or incremental:
                 break
             if model.n_iter_ == model.max_iter:
@@ -92,11 +92,12 @@ def fit(model: BaseMLP, net: MLP, X: Any, Y: Array, weights: Array | None, incre
 
 
 def not_finite(model: BaseMLP, failure: str) -> None:
-    """With early stopping there are best parameters to return to; else it is an error."""
+    """With early stopping there are best parameters to return to, and a warning; else it is an error."""
     message = f"The {failure} was not finite in epoch {model.n_iter_ + 1}"
     if not model.early_stopping:
         raise ValueError(f"{NOT_FINITE} {message}; learning_rate_init={model.learning_rate_init} may be too large.")
     warnings.warn(f"{message}: the best parameters before are kept.", ConvergenceWarning, stacklevel=5)
+    model.validation_losses_.append(math.nan)
 
 
 class Epoch:
