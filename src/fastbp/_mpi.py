@@ -401,10 +401,12 @@ def _batch_weight(sample_weight: Array | None, order: Array | None, begin: int, 
 
 
 def _sum_of_squares(vector: Array) -> float:
-    """In blocks, so that single precision loses nothing; without BLAS, whose threads would be in the way."""
-    whole = len(vector) // 1024 * 1024
-    blocks, rest = vector[:whole].reshape(-1, 1024), vector[whole:]
-    total = float(np.einsum("ij,ij->i", blocks, blocks).sum(dtype=np.float64)) + float(np.einsum("i,i->", rest, rest))
+    """In blocks, so that single precision loses nothing, and BLAS starts no threads of its own."""
+    whole = len(vector) // 4096 * 4096
+    blocks, rest = vector[:whole].reshape(-1, 4096), vector[whole:]
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.matmul(blocks[:, None, :], blocks[:, :, None])
+        total = float(squares.sum(dtype=np.float64)) + float(np.dot(rest, rest))
     if math.isfinite(total) or vector.dtype == np.float64:
         return total
     return float(np.square(vector, dtype=np.float64).sum())  # the squares may be too large, not the numbers
