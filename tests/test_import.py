@@ -9,7 +9,7 @@ import pytest
 from conftest import SANITIZED
 
 NOT_NEEDED = ("scipy", "matplotlib", "torch", "jax", "sklearn", "threadpoolctl", "mpmath", "hypothesis",
-              "pandas", "numba",
+              "pandas", "numba", "mpi4py", "joblib",
               "Cython", "setuptools", "pytest")  # fmt: skip
 BLOCK = f"""
 import sys
