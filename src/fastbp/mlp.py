@@ -498,10 +498,10 @@ class MLP:
             Go on from a checkpoint, the other arguments being as they were, to the same bits as without interruption.
             True: from the path checkpoint, if that exists. A learning_rate other than the first fit's takes its place.
         comm : mpi4py.MPI.Intracomm, optional
-            Train together with the other ranks, each giving its share of the rows: as one process with all of them would,
-            to rounding, with the same parameters on every rank, at first those of rank 0. Rank 0 alone shows progress,
-            calls callbacks, writes and reads checkpoints; an error on one rank is raised on all. The other arguments must
-            be the same on every rank. See docs/scaling.md.
+            Train together with the other ranks, each giving its share of the rows: to rounding as one process with all
+            of them would, with the same parameters on every rank, at first those of rank 0. Rank 0 alone shows
+            progress, calls callbacks, writes and reads checkpoints; an error on one rank is raised on all. The other
+            arguments must be the same on every rank. See docs/scaling.md.
 
         Returns
         -------
