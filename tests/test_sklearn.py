@@ -105,6 +105,7 @@ def test_fitted_attributes_are_there(name, solver, digits, diabetes):
         dict(learning_rate="fast"), dict(momentum=2), dict(max_iter=-1), dict(shuffle="yes"), dict(beta_1=1),
         dict(epsilon=-1), dict(n_iter_no_change=-1), dict(validation_fraction=1), dict(learning_rate_init=0),
         dict(hidden_layer_sizes=(3, 0)), dict(loss="hinge"), dict(early_stopping="no"), dict(tol=-1),
+        dict(validation_fraction=0, early_stopping=True),
     ],
     ids=str,
 )  # fmt: skip
@@ -367,6 +368,20 @@ def test_one_row_by_the_short_way_is_one_row(name, solver, dtype, digits, diabet
     assert_same(ordinary, short, rtol=0, atol=0)
     assert short._no_improvement_count == ordinary._no_improvement_count
     assert short._optimizer.learning_rate == ordinary._optimizer.learning_rate
+
+
+def test_which_rows_go_the_short_way(monkeypatch):
+    clf = MLPClassifier(hidden_layer_sizes=3).partial_fit(np.ones((1, 2)), ["a"], classes=["a", "b"])
+    reg = MLPRegressor(hidden_layer_sizes=3).partial_fit(np.ones((1, 2)), [1.0])
+    monkeypatch.setattr(MLPClassifier, "_fit", None)
+    monkeypatch.setattr(MLPRegressor, "_fit", None)
+    frozen = np.ones((1, 2))
+    frozen.flags.writeable = False
+    for X in (np.ones((1, 2)), np.ones((1, 2), np.float32), np.ones((1, 4))[:, ::2], np.ones((1, 2), int), frozen):
+        clf.partial_fit(X, np.array(["b"]))
+        clf.partial_fit(X, ["a"], classes=["a", "b"])
+        for y in ([1], [1.5], np.array([1.5], np.float32), np.array([[2]])):
+            reg.partial_fit(X, y)
 
 
 def test_bad_rows_are_errors_on_the_short_way_too():

@@ -12,6 +12,7 @@ import pytest
 
 sklearn = pytest.importorskip("sklearn", minversion="1.7")
 
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 IMPORT = "from sklearn.neural_network import MLPClassifier, MLPRegressor\n"
 SKIPPED = {
     "test_gradient": "calls _loss_grad_lbfgs, a private method of scikit-learn's class",

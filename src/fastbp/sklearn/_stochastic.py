@@ -149,6 +149,8 @@ def sum_of_squares(net: MLP) -> float:
 
 def split(model: BaseMLP, X: Any, Y: Array, weights: Array | None) -> tuple[Array, HeldOut]:
     """Numbers of the rows to train with, and the rows held out; two classes in the proportions of all rows."""
+    if model.validation_fraction == 0:
+        raise ValueError("early_stopping needs a validation_fraction above 0, got 0")
     stratify = Y.astype(bool) if is_classifier(model) and model.n_outputs_ == 1 else None
     train, rest = train_test_split(
         np.arange(len(Y)), random_state=model._random_state, test_size=model.validation_fraction, stratify=stratify
