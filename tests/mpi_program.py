@@ -186,6 +186,8 @@ def check_errors_are_everybodys():
     assert "X must have shape" in str(error)
     error = raised(TypeError, fit, net, **({"rng": 0, "callbacks": 3} if RANK == LAST else {}))
     assert "callbacks" in str(error)
+    error = raised(ValueError, fit, net, optimizer=fastbp.LBFGS() if RANK == LAST else None)
+    assert "comm is not for L-BFGS" in str(error)
     error = raised(ValueError, fit, net, batch_size=SIZE - 1)
     assert "batch_size" in str(error)
     if SIZE == 1:

@@ -401,15 +401,14 @@ def fit(net: MLP, X: Any, Y: Any, *, comm: Any, **arguments: Any) -> History:
     """See `MLP.fit`."""
     from .lbfgs import LBFGS, FullBatch
 
-    if isinstance(arguments["optimizer"], LBFGS):
-        if comm is not None:
-            raise ValueError(f"comm is not for L-BFGS, got {_check.describe(comm)}")
-        return FullBatch(net, X, Y, group=None, **arguments).run()
+    full_batch = isinstance(arguments["optimizer"], LBFGS)
     if comm is None:
-        return Training(net, X, Y, group=None, **arguments).run()
+        return (FullBatch if full_batch else Training)(net, X, Y, group=None, **arguments).run()
     from . import _mpi
 
-    with _mpi.join(comm) as group:
+    with _mpi.join(comm) as group:  # from here on an error on one rank is everybody's
+        if full_batch:
+            raise ValueError(f"comm is not for L-BFGS, got {_check.describe(comm)}")
         return Training(net, X, Y, group=group, **arguments).run()
 
 
