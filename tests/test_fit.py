@@ -645,7 +645,7 @@ def test_bad_rows(X, Y):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("schedule", fastbp.schedules.Cosine()), ("max_norm", 1.0), ("dropout", 0.5), ("checkpoint", "net.npz"),
-     ("resume", "net.npz"), ("steps_per_epoch", 3), ("comm", "world")],
+     ("resume", "net.npz"), ("steps_per_epoch", 3)],
 )  # fmt: skip
 def test_what_is_not_for_lbfgs(name, value):
     pytest.importorskip("scipy")
