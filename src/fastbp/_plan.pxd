@@ -25,7 +25,7 @@ cdef struct Net:
 cdef enum:
     MAX_CHUNKS = 16
     GRADIENT_ROWS = 128             # rows of dW in a task, at most
-    RANGE = 4096                    # parameters in a task of adding gradients and updating
+    RANGE = 512                     # parameters in a task of adding gradients and updating
 
 cdef enum Mode:
     TRAIN       # loss and gradient
@@ -40,6 +40,7 @@ cdef struct Plan:
     bint brief                      # so short that waking another thread may cost more than it saves
     bint by_chunks
     bint in_place                   # few rows: packing the weights would cost more than the products
+    bint own_panels                 # each thread packs all weights for itself: cheaper than to wait and fetch them
     bint gather                     # rows of x are taken in a given order
     bint copy_x                     # so they are copied, or because, as they are, they would fall on few cache sets
     Py_ssize_t ldx                  # numbers in a row of x, padded if it is copied
@@ -50,7 +51,7 @@ cdef struct Plan:
     Py_ssize_t n_losses             # chunks, or blocks of all slabs
     # sizes and places in a workspace, in numbers
     Py_ssize_t region_size, n_regions, scratch_size, gradient_size
-    Py_ssize_t gathered_at          # within scratch
+    Py_ssize_t gathered_at, panels_at   # within scratch
     Py_ssize_t packed_at, regions_at, dz_at, scratch_at, gradients_at, total
 
 cdef inline bint falls_on_few_sets(Py_ssize_t ld) noexcept nogil:
@@ -161,8 +162,12 @@ cdef inline void make_plan(
                                      SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
     plan.gathered_at = plan.scratch_size
     plan.scratch_size += in_lines(gathered_size(plan, net.layers[net.n_layers - 1].fan_out))
+    plan.own_panels = few and mode != TAPE and not plan.in_place
+    plan.panels_at = plan.scratch_size
+    if plan.own_panels:
+        plan.scratch_size += in_lines(net.packed_size)
     plan.packed_at = 0
-    plan.regions_at = in_lines(net.packed_size)
+    plan.regions_at = 0 if plan.own_panels or plan.in_place else in_lines(net.packed_size)
     plan.pack_dz = mode == TRAIN and not plan.by_chunks and plan.slab_rows >= 128
     plan.dz_at = plan.regions_at + plan.n_regions * plan.region_size
     plan.scratch_at = plan.dz_at + (plan.slab_rows * net.layers[net.n_layers].row_at // 2 if plan.pack_dz else 0)

@@ -16,7 +16,7 @@ from libc.math cimport isfinite, sqrt
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from cython.parallel cimport parallel, prange, threadid
+from cython.parallel cimport parallel, threadid
 
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
@@ -53,19 +53,23 @@ cdef struct Step:
 
 # ---- packing ---------------------------------------------------------------------------------------------------------
 
-cdef inline void pack_task(const Step *s, Py_ssize_t task) noexcept nogil:
+cdef inline real *panels_of(const Step *s, real *scratch) noexcept nogil:
+    """Where a thread finds the packed weights, given its scratch."""
+    return scratch + s.plan.panels_at if s.plan.own_panels else s.memory + s.plan.packed_at
+
+
+cdef inline void pack_task(const Step *s, Py_ssize_t task, real *panels) noexcept nogil:
     """Pack W (even tasks) or W^T (odd tasks) of a layer."""
     cdef Py_ssize_t index = task // 2
     cdef const Layer *layer = &s.net.layers[index]
     if task % 2 == 0:
         pack_weights(s.parameters + layer.weights, s.parameters + layer.biases, layer.fan_in, layer.fan_out,
-                     s.memory + s.plan.packed_at + layer.packed)
+                     panels + layer.packed)
     elif s.plan.mode == TAPE or (index > 0 and s.plan.mode == TRAIN):
-        pack_weights_transposed(s.parameters + layer.weights, layer.fan_in, layer.fan_out,
-                                s.memory + s.plan.packed_at + layer.transposed)
+        pack_weights_transposed(s.parameters + layer.weights, layer.fan_in, layer.fan_out, panels + layer.transposed)
 
 
-cdef inline Weights weights_of(const Step *s, Py_ssize_t index) noexcept nogil:
+cdef inline Weights weights_of(const Step *s, Py_ssize_t index, real *scratch) noexcept nogil:
     cdef const Layer *layer = &s.net.layers[index]
     cdef Weights w
     w.w = s.parameters + layer.weights
@@ -75,8 +79,8 @@ cdef inline Weights weights_of(const Step *s, Py_ssize_t index) noexcept nogil:
     w.packed = NULL
     w.transposed = NULL
     if not s.plan.in_place:
-        w.packed = s.memory + s.plan.packed_at + layer.packed
-        w.transposed = s.memory + s.plan.packed_at + layer.transposed
+        w.packed = panels_of(s, scratch) + layer.packed
+        w.transposed = panels_of(s, scratch) + layer.transposed
     return w
 
 
@@ -118,6 +122,7 @@ cdef inline const real *input_rows(
 
 cdef inline void forward_block(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
+    real *scratch,
 ) noexcept nogil:
     """All layers' activations for some rows of the batch; the last layer's logits."""
     cdef const Layer *layer = NULL
@@ -134,7 +139,7 @@ cdef inline void forward_block(
     for i in range(s.net.n_layers):
         layer = &s.net.layers[i]
         a = block_a(s, region, region_rows, i, row)
-        w = weights_of(s, i)
+        w = weights_of(s, i, scratch)
         layer_forward(rows, &w, layer.activation if i < s.net.n_layers - 1 else IDENTITY,
                       s.plan.mode == TRAIN or s.plan.mode == TAPE, below, ld_below, a,
                       block_g(s, region, region_rows, i, row), layer.ld)
@@ -171,7 +176,7 @@ cdef inline void backward_block(
     cdef int i
     pack_dz(s, region, region_rows, s.net.n_layers - 1, row, rows)
     for i in range(s.net.n_layers - 1, 0, -1):
-        w = weights_of(s, i)
+        w = weights_of(s, i, scratch)
         if drops(s, i - 1):
             mask = mask_of(&s.dropout, i - 1)
         layer_backward(rows, &w, s.net.layers[i - 1].activation, block_g(s, region, region_rows, i, row),
@@ -180,7 +185,7 @@ cdef inline void backward_block(
                        &mask if drops(s, i - 1) else NULL, batch_row, scratch)
         pack_dz(s, region, region_rows, i - 1, row, rows)
     if s.input_gradient != NULL:
-        w = weights_of(s, 0)
+        w = weights_of(s, 0, scratch)
         input_gradient(rows, &w, block_g(s, region, region_rows, 0, row), s.net.layers[0].ld,
                        s.input_gradient + batch_row * s.net.layers[0].fan_in)
 
@@ -264,7 +269,7 @@ cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcep
     for b in range(blocks):
         row = begin + share(size, blocks, b)
         rows = begin + share(size, blocks, b + 1) - row
-        forward_block(s, region, plan.block_rows, 0, rows, row)
+        forward_block(s, region, plan.block_rows, 0, rows, row, scratch)
         head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &s.losses[chunk])
         backward_block(s, region, plan.block_rows, 0, rows, row, scratch)
         for i in range(s.net.n_layers):
@@ -287,7 +292,7 @@ cdef inline void block_task(const Step *s, Py_ssize_t slab, Py_ssize_t block, in
     total[0] = 0
     if rows <= 0:
         return
-    forward_block(s, region, plan.slab_rows, row, rows, begin + row)
+    forward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
     head_of_block(s, region, plan.slab_rows, row, rows, begin + row, scratch, total)
     backward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
 
@@ -441,7 +446,7 @@ cdef inline void forward_task(const Step *s, Py_ssize_t block, int thread) noexc
     cdef Py_ssize_t row = share(plan.rows, plan.n_chunks, block)
     cdef Py_ssize_t rows = share(plan.rows, plan.n_chunks, block + 1) - row
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
-    forward_block(s, region, plan.block_rows, 0, rows, row)
+    forward_block(s, region, plan.block_rows, 0, rows, row, scratch)
     if plan.mode == PREDICT:
         output_of_block(s, region, plan.block_rows, 0, rows, row, scratch)
     else:
@@ -452,10 +457,11 @@ cdef inline void forward_task(const Step *s, Py_ssize_t block, int thread) noexc
 cdef inline void tape_forward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
     cdef const Plan *plan = s.plan
     cdef real *region = s.memory + plan.regions_at
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
     cdef Py_ssize_t row = block * plan.block_rows
     cdef Py_ssize_t rows = min(plan.rows - row, plan.block_rows)
-    forward_block(s, region, plan.slab_rows, row, rows, row)
-    output_of_block(s, region, plan.slab_rows, row, rows, row, s.memory + plan.scratch_at + thread * plan.scratch_size)
+    forward_block(s, region, plan.slab_rows, row, rows, row, scratch)
+    output_of_block(s, region, plan.slab_rows, row, rows, row, scratch)
 
 
 cdef inline void tape_backward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
@@ -483,6 +489,9 @@ cdef inline void tape_backward_task(const Step *s, Py_ssize_t block, int thread)
 # ---- the step --------------------------------------------------------------------------------------------------------
 # What is done is a list of stages, each a number of tasks that do not depend on each other.
 
+cdef enum:
+    NUMBERS_APART = 16
+
 cdef enum Stage:
     PACK
     CHUNKS
@@ -500,7 +509,7 @@ cdef inline Py_ssize_t tasks_of(const Step *s, int stage) noexcept nogil:
     cdef Py_ssize_t total = 0
     cdef int i
     if stage == PACK:
-        return 0 if s.plan.in_place else 2 * s.net.n_layers
+        return 0 if s.plan.in_place or s.plan.own_panels else 2 * s.net.n_layers
     if stage == JUDGE:
         return 1
     if stage == CHUNKS or stage == FORWARD:
@@ -518,7 +527,7 @@ cdef inline Py_ssize_t tasks_of(const Step *s, int stage) noexcept nogil:
 
 cdef inline void do_task(Step *s, int stage, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
     if stage == PACK:
-        pack_task(s, task)
+        pack_task(s, task, s.memory + s.plan.packed_at)
     elif stage == CHUNKS:
         chunk_task(s, task, thread)
     elif stage == BLOCKS:
@@ -569,18 +578,70 @@ cdef inline Py_ssize_t slab_at(const Step *s, Py_ssize_t k) noexcept nogil:
     return (k - 1) // 2 if s.plan.mode == TRAIN else 0
 
 
+cdef extern from *:
+    """
+    #if defined(_OPENMP) && defined(_MSC_VER) && !defined(__clang__)
+    #include <intrin.h>
+    static __inline Py_ssize_t take_number(Py_ssize_t *next) { return (Py_ssize_t)_InterlockedExchangeAdd64(next, 1); }
+    #elif defined(_OPENMP)
+    static inline Py_ssize_t take_number(Py_ssize_t *next) { return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED); }
+    #else
+    #define take_number(next) ((*(next))++)
+    #endif
+    static void wait_for_all(void)
+    {
+    #ifdef _OPENMP
+    #pragma omp barrier
+    #endif
+    }
+    """
+    Py_ssize_t take_number(Py_ssize_t *next) noexcept nogil
+    void wait_for_all() noexcept nogil
+
+
+cdef inline separate_void run_thread(Step *s, int thread, Py_ssize_t *next_task) noexcept nogil:
+    """A thread's part of all stages.
+
+    Its first task of a stage is known; for more it takes a number, from the first or, every other stage, the second
+    half of next_task, which are cache lines apart.  Parameters are shared out once for all: they and what belongs to
+    them stay in the cache of one core from step to step.
+    """
+    cdef Py_ssize_t k, task, n, last = n_stages(s) - 1
+    cdef real *scratch = s.memory + s.plan.scratch_at + thread * s.plan.scratch_size
+    cdef int turn = 0, stage
+    if s.plan.own_panels:
+        for task in range(2 * s.net.n_layers):
+            pack_task(s, task, panels_of(s, scratch))
+    for k in range(last + 1):
+        stage = stage_at(s, k)
+        n = tasks_of(s, stage)
+        if n == 0:
+            continue
+        if thread == 0:
+            next_task[NUMBERS_APART * (1 - turn)] = s.threads
+        if stage == FINISH or stage == UPDATE:
+            for task in range(share(n, s.threads, thread), share(n, s.threads, thread + 1)):
+                do_task(s, stage, 0, task, thread)
+        else:
+            task = thread
+            while task < n:
+                do_task(s, stage, slab_at(s, k), task, thread)
+                task = take_number(&next_task[NUMBERS_APART * turn])
+        turn = 1 - turn
+        if k < last and s.threads > 1:
+            wait_for_all()
+
+
 cdef inline double run_step(Step *s) noexcept nogil:
     """Do what s asks for; the loss of the batch, if it is trained on."""
-    cdef Py_ssize_t k, task
+    cdef Py_ssize_t next_task[4 * NUMBERS_APART]
+    cdef Py_ssize_t *first = next_task + NUMBERS_APART
+    first[0] = s.threads
     if s.threads > 1:
         with parallel(num_threads=s.threads):
-            for k in range(n_stages(s)):
-                for task in prange(tasks_of(s, stage_at(s, k)), schedule="dynamic", chunksize=1):
-                    do_task(s, stage_at(s, k), slab_at(s, k), task, threadid())
+            run_thread(s, threadid(), first)
     else:
-        for k in range(n_stages(s)):
-            for task in range(tasks_of(s, stage_at(s, k))):
-                do_task(s, stage_at(s, k), slab_at(s, k), task, 0)
+        run_thread(s, 0, first)
     return total_loss(s)
 
 
