@@ -17,7 +17,7 @@ BENCH_ENV := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test lint bench bench-compare bench-training bench-tables sanitize wheel clean distclean
+.PHONY: help build demo test lint bench bench-compare bench-training bench-scaling bench-tables sanitize wheel clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-compare: $(STAMPS)/bench $(STAMPS)/build  ## install all peers, time side 
 bench-training: $(STAMPS)/bench $(STAMPS)/build  ## whole trainings beside scikit-learn and PyTorch: time, keep the result, renew the tables
 	$(BENCH_ENV) $(BIN)/python bench/training.py --save $(ARGS)
 	$(BIN)/python bench/table.py
+
+bench-scaling: $(STAMPS)/bench $(STAMPS)/build  ## time the all-reduce beside the step between two ranks; renew docs/scaling.md
+	$(BENCH_ENV) $(BIN)/python bench/scaling_mpi.py --save $(ARGS)
 
 bench-tables: $(STAMPS)/bench  ## renew the README's tables and plots from bench/results, timing nothing
 	$(BIN)/python bench/table.py
