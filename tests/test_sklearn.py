@@ -386,6 +386,7 @@ def test_which_rows_go_the_short_way(monkeypatch):
 
 def test_bad_rows_are_errors_on_the_short_way_too():
     clf = MLPClassifier(hidden_layer_sizes=3).partial_fit(np.ones((1, 2)), ["a"], classes=["a", "b"])
+    numbers = MLPClassifier(hidden_layer_sizes=3).partial_fit(np.ones((1, 2)), [0], classes=[0, 1])
     reg = MLPRegressor(hidden_layer_sizes=3).partial_fit(np.ones((1, 2)), [1.0])
     row = np.ones((1, 2))
     for model, X, y, message in [
@@ -396,6 +397,7 @@ def test_bad_rows_are_errors_on_the_short_way_too():
         (reg, row, [np.nan], "NaN"), (reg, row, np.array([np.inf]), "infinity"), (reg, row, ["x"], "real numbers"),
         (reg, row, [1.0, 2.0], "inconsistent"), (reg, row * np.nan, [1.0], "NaN"), (reg, row, None, "y"),
         (reg, np.array([["x", "y"]]), [1.0], "numeric|convert"), (reg, row, [[1.0, 2.0]], "y must have shape"),
+        (numbers, row, np.array([1], object), "Unknown label type"), (numbers, row, [0.5], "continuous|classes"),
     ]:  # fmt: skip
         before = [p.copy() for p in model.coefs_]
         with pytest.raises((ValueError, TypeError), match=message):

@@ -265,6 +265,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         def encode(y: Any) -> Array | None:
             if type(y) is np.ndarray and y.shape == (1,):
                 label = y.item()
+                if y.dtype.kind == "O" and not isinstance(label, str):
+                    return None
             elif type(y) is list and len(y) == 1:
                 label = y[0]
             else:
