@@ -104,13 +104,13 @@ class Group:
     # ---- beginning and end -------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Group:
-        self._comm = self._comm.Dup()  # messages of the user's own never meet these
-        self._limit_threads()
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         ):
             self._handler = signal.signal(signal.SIGINT, self._interrupt)
+        self._comm = self._comm.Dup()  # messages of the user's own never meet these
+        self._limit_threads()
         return self
 
     def __exit__(
