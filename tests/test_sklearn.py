@@ -370,6 +370,21 @@ def test_one_row_by_the_short_way_is_one_row(name, solver, dtype, digits, diabet
     assert short._optimizer.learning_rate == ordinary._optimizer.learning_rate
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_outputs_of_one_row(name, dtype, digits, diabetes):
+    X, y = data(name, digits, diabetes)
+    X = (X[:40] * 4).round().astype(dtype)
+    model = getattr(ours, name)(random_state=0, **SGD).fit(X, y[:40])
+    outputs = model.predict_proba if name == "MLPClassifier" else model.predict
+    for row, expected in zip(X, outputs(X), strict=True):
+        for x in (row[None], row[None].astype(int), row[None].tolist(), np.repeat(row, 2)[None, ::2]):
+            np.testing.assert_allclose(outputs(x)[0], expected, rtol=1e-5)
+    for bad, message in ((X[:1, 1:], "features"), (X[0], "2D"), (X[:1] * np.nan, "NaN"), (X[:1] + np.inf, "infinity")):
+        with pytest.raises(ValueError, match=message):
+            model.predict(bad)
+
+
 def test_which_rows_go_the_short_way(monkeypatch):
     clf = MLPClassifier(hidden_layer_sizes=3).partial_fit(np.ones((1, 2)), ["a"], classes=["a", "b"])
     reg = MLPRegressor(hidden_layer_sizes=3).partial_fit(np.ones((1, 2)), [1.0])
@@ -397,7 +412,7 @@ def test_bad_rows_are_errors_on_the_short_way_too():
         (reg, row, [np.nan], "NaN"), (reg, row, np.array([np.inf]), "infinity"), (reg, row, ["x"], "real numbers"),
         (reg, row, [1.0, 2.0], "inconsistent"), (reg, row * np.nan, [1.0], "NaN"), (reg, row, None, "y"),
         (reg, np.array([["x", "y"]]), [1.0], "numeric|convert"), (reg, row, [[1.0, 2.0]], "y must have shape"),
-        (numbers, row, np.array([1], object), "Unknown label type"), (numbers, row, [0.5], "Unknown label type|classes"),
+        (numbers, row, np.array([1], object), "Unknown label type"), (numbers, row, [0.5], "Unknown label|classes"),
     ]:  # fmt: skip
         before = [p.copy() for p in model.coefs_]
         with pytest.raises((ValueError, TypeError), match=message):

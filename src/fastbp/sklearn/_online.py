@@ -25,11 +25,10 @@ class OneRow:
         self.names = tuple(model._get_param_names())
         self.settings = [getattr(model, name) for name in self.names]
         self.net = model._network()
-        self.shape = (1, self.net.sizes[0])
         self.losses = np.empty(1)
         self.divisor = model._loss_divisor(self.net)
         self.encode = model._one_row_encoder()
-        self.usable = model.batch_size in ("auto", 1) and not hasattr(model, "feature_names_in_")
+        self.usable = model.batch_size in ("auto", 1)
 
     def fits(self, model: BaseMLP) -> bool:
         """Whether the model is as it was."""
@@ -37,19 +36,13 @@ class OneRow:
 
     def step(self, model: BaseMLP, X: Any, y: Any) -> bool:
         net = self.net
-        if not (
-            self.usable
-            and type(X) is np.ndarray
-            and X.dtype.kind in "fiu"
-            and X.shape == self.shape
-            and self.fits(model)
-        ):
+        if not (self.usable and model._is_plain_row(X) and self.fits(model)):
+            return False
+        Y = self.encode(y)
+        if Y is None:
             return False
         if X.dtype != net.dtype or not X.flags.carray:
             X = np.array(X, net.dtype, order="C")
-        Y = self.encode(y)
-        if Y is None or not math.isfinite(np.vdot(X, X)):
-            return False
         squares = sum_of_squares(net) if self.divisor > 1 else 0.0
         model.n_iter_ = 0
         _, failure = net._run_batches(X, Y, None, model._optimizer, None, 0, 1, self.losses, penalty=model.alpha)

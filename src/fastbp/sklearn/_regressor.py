@@ -122,8 +122,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     of their sum; "lbfgs" minimizes the sum.  A loss or gradient that is not finite ends training at once, with the
     parameters of the last good step.
 
-    `partial_fit` of one row takes a short way when it is an array of one row, and no parameter was set since the last
-    call.
+    An array of one row takes a short way: outputs and `partial_fit` then take microseconds, the latter if no parameter
+    was set since the last one.
 
     Examples
     --------
