@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from . import schedules, testing
     from .checking import diagnose, gradcheck
     from .checkpoint import Checkpoint, load, load_checkpoint
-    from .history import History
+    from .divergence import TrainingDiverged
+    from .history import Epoch, History
     from .lbfgs import LBFGS
-    from .training import Epoch, TrainingDiverged
 
 __all__ = [
     "ACTIVATIONS",
@@ -47,10 +47,10 @@ __all__ = [
 # What a program that only computes does not need, imported when first asked for: name -> its module
 _LATER = {
     "Checkpoint": ".checkpoint",
-    "Epoch": ".training",
+    "Epoch": ".history",
     "History": ".history",
     "LBFGS": ".lbfgs",
-    "TrainingDiverged": ".training",
+    "TrainingDiverged": ".divergence",
     "diagnose": ".checking",
     "gradcheck": ".checking",
     "load": ".checkpoint",

@@ -1,9 +1,12 @@
-"""What a fit leaves behind: its course, as lists and as a plot."""
+"""The course of a fit: what it leaves behind, and what a callback gets after each epoch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .mlp import MLP
 
 _LISTS = ("losses", "validation_losses", "validation_scores", "seconds", "learning_rates")
 
@@ -96,3 +99,50 @@ class History:
 
     def _arrays(self) -> dict[str, list[float]]:
         return {name: getattr(self, name) for name in _LISTS}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a callback of `MLP.fit` gets: where training is after an epoch.
+
+    Attributes
+    ----------
+    net : MLP
+    optimizer : Optimizer
+        Its hyperparameters may be changed.
+    history : History
+        Until now, this epoch included.
+    epoch : int
+        From 0.
+    loss, learning_rate, seconds : float
+        The last entries of the history.
+    validation_loss, validation_score : float or None
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> def stop_when_good(epoch):
+    ...     return epoch.loss < 1e-2
+    >>> net = fastbp.MLP([1, 1], rng=0)
+    >>> net.fit([[1.0]], [[2.0]], optimizer=fastbp.SGD(0.2), epochs=100, callbacks=stop_when_good).stopped
+    'callback'
+    """
+
+    net: MLP
+    optimizer: Any
+    history: History
+    epoch: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    validation_loss: float | None
+    validation_score: float | None
+
+    @classmethod
+    def last(cls, net: MLP, optimizer: Any, history: History) -> Epoch:
+        """The last one of a history."""
+        losses, scores = history.validation_losses, history.validation_scores
+        return cls(
+            net, optimizer, history, len(history.losses) - 1, history.losses[-1], history.learning_rates[-1],
+            history.seconds[-1], losses[-1] if losses else None, scores[-1] if scores else None,
+        )  # fmt: skip

@@ -10,7 +10,8 @@ import numpy as np
 
 from . import _check
 from ._sources import Table
-from .training import Training, diverged
+from .divergence import diverged
+from .training import Training
 
 Array = np.ndarray[Any, Any]
 

@@ -15,10 +15,9 @@ from . import _check, _dispatch
 from .optim import Optimizer
 
 if TYPE_CHECKING:
-    from .history import History
+    from .history import Epoch, History
     from .lbfgs import LBFGS
     from .schedules import Schedule
-    from .training import Epoch
 
 Array = np.ndarray[Any, Any]
 

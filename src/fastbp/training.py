@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from . import checkpoint as files
 from ._options import Options
 from ._sources import Batches, Part, Table, is_batches
 from ._validation import Best, hold_out
-from .history import History
+from .divergence import TrainingDiverged, diverged, not_finite
+from .history import Epoch, History
 from .optim import Adam, Optimizer
 
 if TYPE_CHECKING:
@@ -25,88 +25,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 SECONDS = 0.1  # between two looks at Ctrl-C
-
-
-class TrainingDiverged(ArithmeticError):
-    """A loss or a gradient was not finite. The step was not taken: the parameters are finite, those before it.
-
-    Attributes
-    ----------
-    what : {"loss", "gradient"}
-    epoch : int
-        From 0.
-    step : int
-        The optimizer's, from 1.
-    rows : list of int
-        The batch's row numbers; places in the batch, if an iterator gave it.
-    loss : float
-    history : History
-        Until then.
-
-    Examples
-    --------
-    >>> import fastbp
-    >>> net = fastbp.MLP([1, 1], rng=0)
-    >>> try:
-    ...     net.fit([[1.0], [float("inf")]], [[1.0], [2.0]], batch_size=1, shuffle=False)
-    ... except fastbp.TrainingDiverged as error:
-    ...     print(error.what, error.epoch, error.step, error.rows)
-    loss 0 2 [1]
-    """
-
-    what: str
-    epoch: int
-    step: int
-    rows: list[int]
-    loss: float
-    history: History
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What a callback of `MLP.fit` gets: where training is after an epoch.
-
-    Attributes
-    ----------
-    net : MLP
-    optimizer : Optimizer
-        Its hyperparameters may be changed.
-    history : History
-        Until now, this epoch included.
-    epoch : int
-        From 0.
-    loss, learning_rate, seconds : float
-        The last entries of the history.
-    validation_loss, validation_score : float or None
-
-    Examples
-    --------
-    >>> import fastbp
-    >>> def stop_when_good(epoch):
-    ...     return epoch.loss < 1e-2
-    >>> net = fastbp.MLP([1, 1], rng=0)
-    >>> net.fit([[1.0]], [[2.0]], optimizer=fastbp.SGD(0.2), epochs=100, callbacks=stop_when_good).stopped
-    'callback'
-    """
-
-    net: MLP
-    optimizer: Any
-    history: History
-    epoch: int
-    loss: float
-    learning_rate: float
-    seconds: float
-    validation_loss: float | None
-    validation_score: float | None
-
-    @classmethod
-    def last(cls, net: MLP, optimizer: Any, history: History) -> Epoch:
-        """The last one of a history."""
-        losses, scores = history.validation_losses, history.validation_scores
-        return cls(
-            net, optimizer, history, len(history.losses) - 1, history.losses[-1], history.learning_rates[-1],
-            history.seconds[-1], losses[-1] if losses else None, scores[-1] if scores else None,
-        )  # fmt: skip
 
 
 class Training:
@@ -329,11 +247,18 @@ class Training:
         for part in parts:
             size = self._batch_size if isinstance(self._source, Table) else len(part.X)
             losses = self._steps_over(part, size)
-            weights = _batch_weights(part, size, len(losses))
-            if self._group is not None:
-                weights = self._group.sum(weights)
-            weight += float(weights.sum())
-            total += float(losses @ weights if self._net._mean else losses.sum())
+            if not self._net._mean:
+                total += float(losses.sum())
+                weight += part.n
+            elif part.weight is None and self._group is None:  # the last batch may be short, the others are alike
+                total += size * float(losses.sum()) - (size * len(losses) - part.n) * float(losses[-1])
+                weight += part.n
+            else:
+                weights = _batch_weights(part, size, len(losses))
+                if self._group is not None:
+                    weights = self._group.sum(weights)
+                total += float(losses @ weights)
+                weight += float(weights.sum())
         if weight == 0:
             if not self._history.losses:
                 raise ValueError("X gave no batches")
@@ -361,7 +286,7 @@ class Training:
     def _diverged(self, what: str, loss: float, part: Part, batch: slice) -> TrainingDiverged:
         places = np.arange(part.n)[batch] if part.order is None else part.order[batch]
         rows: Array | None = places if part.rows is None else part.rows[batch]
-        cause = _not_finite("X", part.X, places, rows) or _not_finite("Y", part.Y, places, rows)
+        cause = not_finite("X", part.X, places, rows) or not_finite("Y", part.Y, places, rows)
         if self._group is not None:  # the same error on all ranks
             found = self._group.gather((cause, rows))
             rank = next((rank for rank, (known, _) in enumerate(found) if known), 0)
@@ -420,33 +345,3 @@ def _batch_weights(part: Part, size: int, n_batches: int) -> Array:
     running = np.zeros(part.n + 1)
     np.cumsum(part.weight if part.order is None else part.weight[part.order], out=running[1:])
     return np.diff(running[starts])
-
-
-def diverged(
-    what: str, loss: float, history: History, epochs: int, step: int, rows: Array | None, cause: str
-) -> TrainingDiverged:
-    """The error, with all it has to say."""
-    came = f"the loss is {loss!r}" if what == "loss" else f"the gradient is not finite, the loss is {loss!r},"
-    epoch = len(history.losses)
-    shown = ""
-    if rows is not None:
-        shown = f", rows {', '.join(str(row) for row in rows[:5])}"
-        if len(rows) > 5:
-            shown += f" and {len(rows) - 5} more"
-    error = TrainingDiverged(
-        f"{came} at step {step}, in epoch {epoch + 1} of {epochs}{shown}: {cause}. "
-        "The parameters are those before this step."
-    )
-    error.what, error.epoch, error.step, error.loss, error.history = what, epoch, step, loss, history
-    error.rows = [] if rows is None else rows.tolist()
-    return error
-
-
-def _not_finite(name: str, array: Array, places: Array, rows: Any) -> str | None:
-    """Where an array is not finite, in words."""
-    values = array[places]
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad) == 0:
-        return None
-    column = f", column {bad[0][1]}" if values.ndim == 2 else ""
-    return f"{name} is {values[tuple(bad[0])]} at row {rows[bad[0][0]]}{column}"
