@@ -193,10 +193,17 @@ def compare(case: Any, workers: list[Worker], seeds: int) -> dict[str, Any]:
     control = []
     begin, others = time.perf_counter(), _others(workers)
     for seed in range(seeds):
-        for worker in running:
+        for worker in list(running):
             time.sleep(0.03)  # threads of the one before stop spinning
             control.append(_control())
-            for key, value in zip(("seconds", "losses", "scores"), worker.ask("fit", seed), strict=True):
+            try:
+                answer = worker.ask("fit", seed)
+            except RuntimeError as error:
+                running.remove(worker)
+                found[worker.name] = {"missing": str(error)}
+                print(f"    {worker.name}: {error}", file=sys.stderr)
+                continue
+            for key, value in zip(("seconds", "losses", "scores"), answer, strict=True):
                 found[worker.name][key].append(value)
     others = (_others(workers) - others) / (time.perf_counter() - begin)
     return {
@@ -242,7 +249,7 @@ def main() -> int:
     print(f"not installed, skipped: {', '.join(set(LEARNERS) - set(order))}\n" if len(order) < len(LEARNERS) else "")
 
     about = machine(options.threads)
-    result: dict[str, Any] = {"machine": about, "training": [], "epochs": []}
+    result: dict[str, Any] = {"machine": about, "training": [], "epochs": [], "row": {}}
     workers = [Worker(name, options.threads, serve) for name in order]
     print(table.header(result), flush=True)
     for case in cases:
@@ -251,12 +258,14 @@ def main() -> int:
     print("\n" + table.summary(result))
     if not options.case:
         by_name = {worker.name: worker for worker in workers}
-        for shape in EPOCHS:
-            name = f"{shape[0]:,} x {'-'.join(map(str, shape[1]))} {shape[3]}, batch {shape[2]}"
-            result["epochs"].append({"name": name, "seconds": by_name["fastbp"].ask("epoch", shape)})
-        print("\n" + table.epochs(result))
-        result["row"] = {name: by_name[name].ask("row", CASES[0]) for name in ("fastbp.sklearn", "scikit-learn")}
-        print("\n" + table.row(result))
+        try:
+            for shape in EPOCHS:
+                name = f"{shape[0]:,} x {'-'.join(map(str, shape[1]))} {shape[3]}, batch {shape[2]}"
+                result["epochs"].append({"name": name, "seconds": by_name["fastbp"].ask("epoch", shape)})
+            result["row"] = {name: by_name[name].ask("row", CASES[0]) for name in ("fastbp.sklearn", "scikit-learn")}
+        except RuntimeError as error:
+            print(f"    {error}", file=sys.stderr)
+        print(f"\n{table.epochs(result)}\n\n{table.row(result)}")
     for worker in workers:
         worker.end()
     if options.save or options.output:

@@ -58,6 +58,15 @@ def beyond_noise(entry: Result) -> list[str]:
     return found
 
 
+def noise(result: Result) -> str:
+    """Say which scores differ by more than noise."""
+    apart = [f"{entry['name']}: {words}" for entry in result["training"] for words in beyond_noise(entry)]
+    return (
+        "Scores of fastbp.sklearn or net.fit that differ from a peer's by more than noise (paired t test over the "
+        f"seeds, risk {RISK:.0%} for each pair): {'; '.join(apart) or 'none'}."
+    )
+
+
 def time(value: float) -> str:
     """Format seconds with three figures, as milliseconds."""
     if math.isnan(value):
@@ -93,9 +102,7 @@ def summary(result: Result) -> str:
     for entry in result["training"]:
         lines.append(f"{entry['name']:60}" + "".join(f"{ratio(factor(entry, name)):>17}" for name in OURS))
     lines.append(f"{'geometric mean':60}" + "".join(f"{ratio(mean(result, name)):>17}" for name in OURS))
-    apart = [f"{entry['name']}: {words}" for entry in result["training"] for words in beyond_noise(entry)]
-    lines += ["", f"scores that differ by more than noise (risk {RISK:.0%} each): {'; '.join(apart) or 'none'}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", noise(result)])
 
 
 def mean(result: Result, name: str) -> float:
@@ -139,7 +146,7 @@ def short_table(result: Result) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     means = [f"**{ratio(mean(result, name))}**" for name in OURS]
     lines.append("| geometric mean |" + " |" * len(LEARNERS) + f" {means[0]} | {means[1]} | | |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", noise(result)])
 
 
 def full_table(result: Result) -> str:
@@ -150,8 +157,7 @@ def full_table(result: Result) -> str:
     lines.append("|---|" + "---:|" * len(names))
     for entry in result["training"]:
         lines.append("| " + " | ".join([entry["name"], *(score(entry, name) for name in names)]) + " |")
-    apart = [f"{entry['name']}: {words}" for entry in result["training"] for words in beyond_noise(entry)]
-    lines += ["", f"More than noise apart (paired t test over the seeds, {RISK:.0%}): {'; '.join(apart) or 'none'}."]
+    lines += ["", noise(result)]
     lines += ["", "### An epoch of net.fit against its steps", ""]
     lines += ["| rows x network, batch | epoch, ms | its train_steps, ms | more | steps in order, ms | more |"]
     lines.append("|---|" + "---:|" * 5)
