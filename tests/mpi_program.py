@@ -127,6 +127,14 @@ def check_one_rank_is_no_comm():
         np.testing.assert_array_equal(nets[0].parameters, other.parameters)
 
 
+def check_dropout():
+    """The same rows on every rank, and yet other masks."""
+    together, alone = network(), fastbp.MLP([4, 6, 5, 2], activation=["tanh", "silu"], rng=0)
+    fit(together, slice(12), batch_size=12 * SIZE, dropout=0.5, shuffle=False)
+    fit(alone, slice(12), dropout=0.5, shuffle=False, comm=None)
+    assert np.allclose(together.parameters, alone.parameters, rtol=1e-12) == (SIZE == 1)
+
+
 def check_optimizer_goes_on():
     """Root's state is everybody's."""
     net, optimizer = network(), fastbp.Adam(0.01)
@@ -213,6 +221,10 @@ def check_errors_are_everybodys():
     assert "net must be the same on every rank" in str(error)
     error = raised((ValueError, RuntimeError), fit, net, validation=0.2 if RANK == LAST else None)
     assert "rank" in str(error)
+
+    validation = (X[MINE], Y[MINE])
+    error = raised(RuntimeError, fit, net, validation=validation, score=np.linalg.norm if RANK == LAST else None)
+    assert "the ranks do not go the same way: 'agree' on rank 0" in str(error)
 
     def spoil(epoch):
         epoch.net.parameters[3] *= 1 + 1e-15
