@@ -15,7 +15,7 @@ import fastbp
 
 matplotlib.use("Agg")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "training.md"]
 COMPILED = re.compile(r"_kernels_|_cpu$")
 MODULES = ["fastbp"] + [
     m.name for m in pkgutil.walk_packages(fastbp.__path__, "fastbp.")

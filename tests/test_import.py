@@ -9,7 +9,7 @@ import pytest
 from conftest import SANITIZED
 
 NOT_NEEDED = ("scipy", "matplotlib", "torch", "jax", "sklearn", "threadpoolctl", "mpmath", "hypothesis",
-              "pandas", "numba", "mpi4py", "joblib",
+              "pandas", "numba", "tqdm", "mpi4py", "joblib",
               "Cython", "setuptools", "pytest")  # fmt: skip
 BLOCK = f"""
 import sys
@@ -59,6 +59,7 @@ net = fastbp.MLP([3, 4, 2], activation="gelu", output_activation="softmax", loss
 X, Y = np.ones((5, 3)), np.array([0, 1, 0, 1, 1])
 loss, grad = net.value_and_grad(X, Y)
 net.train_step(X, Y, fastbp.Adam())
+net.fit(X, Y, validation=0.3, patience=3, schedule=fastbp.schedules.Cosine(), progress=True)
 assert fastbp.gradcheck(net.objective(X, Y), net.parameters.copy(), net.layout).ok
 fastbp.show_config()
 """
