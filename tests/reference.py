@@ -7,13 +7,13 @@ Layer i: z = a W + b, W of shape (fan_in, fan_out), the rows of X are examples.
 import itertools
 
 import numpy as np
-from scipy.special import erfc
+from scipy.special import erfc, xlogy
 
 LEAKY_SLOPE = 0.01
 EPS = float(np.finfo(np.float64).eps)
-ELEMENTWISE = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu")
+ELEMENTWISE = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu", "exp")
 OUTPUTS = (*ELEMENTWISE, "softmax")
-LOSSES = ("squared_error", "binary_cross_entropy", "cross_entropy")
+LOSSES = ("squared_error", "binary_cross_entropy", "cross_entropy", "poisson")
 
 
 def sigmoid(z):
@@ -53,6 +53,8 @@ def activate(name, z):
         return z * normal_cdf(z)
     if name == "silu":
         return z * sigmoid(z)
+    if name == "exp":
+        return np.exp(z)
     if name == "softmax":
         return softmax(z)
     raise ValueError(name)
@@ -79,6 +81,8 @@ def derivative(name, z):
         return normal_cdf(z) + z * normal_density(z)
     if name == "silu":
         return sigmoid(z) * (1.0 + z * sigmoid(-z))
+    if name == "exp":
+        return np.exp(z)
     raise ValueError(name)
 
 
@@ -115,6 +119,8 @@ def loss_of_outputs(y, t, loss, c, one_minus_y=None):
     log_y, slope_y = safe_log(y, c)
     if loss == "cross_entropy":
         return -np.sum(weighted(t, log_y), axis=1), -weighted(t, slope_y)
+    if loss == "poisson":
+        return np.sum(y - weighted(t, log_y) + xlogy(t, t) - t, axis=1), 1.0 - weighted(t, slope_y)
     log_n, slope_n = safe_log(1.0 - y if one_minus_y is None else one_minus_y, c)
     value = -np.sum(weighted(t, log_y) + weighted(1.0 - t, log_n), axis=1)
     return value, weighted(1.0 - t, slope_n) - weighted(t, slope_y)
@@ -129,6 +135,8 @@ def head(activation, loss, z, t, clip=None, eps=EPS):
         top = z.max(axis=1, keepdims=True)
         lse = top + np.log(np.exp(z - top).sum(axis=1, keepdims=True))
         return weighted(t, lse - z).sum(axis=1), softmax(z) * t.sum(axis=1, keepdims=True) - t
+    if clip is None and (activation, loss) == ("exp", "poisson"):
+        return np.sum(np.exp(z) - weighted(t, z) + xlogy(t, t) - t, axis=1), np.exp(z) - t
     y, c = activate(activation, z), eps if clip is None else clip
     value, dy = loss_of_outputs(y, t, loss, c, complement(activation, z))
     if activation == "softmax":

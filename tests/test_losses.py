@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import reference
+import truth
 from conftest import LAYOUTS
 from scipy import special
 
 import fastbp
+from fastbp import _clip
 
 EPS = {np.float64: 2.0**-52, np.float32: 2.0**-23}
 PAIRS = [(a, loss) for a in reference.OUTPUTS for loss in reference.LOSSES]
@@ -89,12 +91,15 @@ def scipy_loss(output, loss, Z, T):
         return 0.5 * np.sum((Z - T) ** 2)
     if loss == "binary_cross_entropy":
         return -np.sum(T * special.log_expit(Z) + (1 - T) * special.log_expit(-Z))
+    if loss == "poisson":
+        return np.sum(special.kl_div(T, np.exp(Z)))
     return -np.sum(T * special.log_softmax(Z, axis=1))
 
 
 @pytest.mark.parametrize(
     ("output", "loss"),
-    [("identity", "squared_error"), ("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy")],
+    [("identity", "squared_error"), ("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy"),
+     ("exp", "poisson")],
 )
 def test_canonical_losses_are_those_of_scipy(isa, dtype, output, loss):
     rng = np.random.default_rng(2)
@@ -117,6 +122,8 @@ def test_canonical_losses_and_gradients_are_those_of_torch(isa, dtype):
         ("softmax", "cross_entropy", T, lambda z: functional.cross_entropy(z, torch.tensor(T))),
         ("softmax", "cross_entropy", labels, lambda z: functional.cross_entropy(z, torch.tensor(labels))),
         ("identity", "squared_error", T, lambda z: 0.5 * ((z - torch.tensor(T)) ** 2).sum() / 8),
+        ("exp", "poisson", T, lambda z: functional.poisson_nll_loss(z, torch.tensor(T), reduction="sum") / 8
+                                        + np.sum(T * np.log(T) - T) / 8),
     ]  # fmt: skip
     for output, loss, Y, theirs in cases:
         z = torch.tensor(Z, requires_grad=True)
@@ -191,3 +198,45 @@ def test_cross_entropy_of_soft_rows_is_exact_whatever_they_sum_to(isa, dtype):
         y = special.softmax(z.astype(np.float64)[0])
         np.testing.assert_allclose(delta, y * np.sum(t) - t, rtol=0, atol=4 * EPS[dtype] * max(np.max(t),
                                                                                                1e-30))
+
+
+@pytest.mark.parametrize("distance", [3.0, 0.4, 0.1, 1e-3, 1e-6, 0.0])
+def test_poisson_keeps_its_digits_where_y_is_close_to_t(isa, dtype, distance):
+    """y - t log y + t log t - t, as it stands, is rounding errors of t log t alone there."""
+    y = np.exp(np.random.default_rng(7).uniform(-20, 20, size=200)).astype(dtype)
+    t = (y * (1 + distance) ** np.resize([1, -1], 200)).astype(dtype)
+    net = logit_net(1, dtype, "identity", "poisson", clip=1e-30)
+    for y_k, t_k in zip(y, t, strict=True):
+        want = truth.half_deviance(truth.point("identity", float(y_k)), truth.mp.mpf(float(t_k)))
+        assert net.value([[y_k]], [t_k]) == pytest.approx(float(want), rel=8 * EPS[dtype], abs=0)
+
+
+def test_poisson_of_a_clipped_output_still_feels_y_itself(isa, dtype):
+    """y is not clipped, log y is: dloss/dy = 1."""
+    net = logit_net(2, dtype, "identity", "poisson", clip=0.1)
+    value, grad = net.value_and_grad([[-3.0, -0.5]], [[2.0, 0.0]])
+    assert value == pytest.approx(-3.5 - 2 * np.log(0.1) + 2 * np.log(2) - 2, rel=4 * EPS[dtype])
+    np.testing.assert_array_equal(grad[-2:], 1)
+
+
+@pytest.mark.parametrize("target", [0.0, 0.5, 3e5])
+def test_an_exp_out_of_range_is_inf_and_so_is_its_loss(isa, dtype, target):
+    z = np.array([[0.5, 800.0, -800.0], [0.25, 1e30, -1e30]], dtype)
+    Y = np.full((2, 3), target, dtype)
+    for loss in ("poisson", "squared_error"):
+        net = logit_net(3, dtype, "exp", loss, reduction="sum")
+        value, grad = net.value_and_grad(z, Y)
+        assert value == np.inf
+        assert grad[-2] == np.inf
+        assert np.isfinite(grad[[-3, -1]]).all()
+        np.testing.assert_array_equal(net(z)[:, 1:], [[np.inf, 0]] * 2)
+        net.biases[0][...] = [0.5, np.nan, -800.0]
+        value, grad = net.value_and_grad(np.zeros((1, 3)), Y[:1])
+        assert np.isnan(value)
+        assert np.isnan(grad[-2])
+        assert np.isfinite(grad[[-3, -1]]).all()
+
+
+def test_an_activation_without_an_inverse_is_told_what_it_lacks():
+    with pytest.raises(NotImplementedError, match="_INVERSES"):
+        _clip.clip_edges("cube", 0.1, np.float64)

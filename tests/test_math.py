@@ -195,6 +195,7 @@ SPECIAL = {  # value at -inf, at inf
     "softplus'": (0, 1),
     "gelu'": (0, 1),
     "silu'": (0, 1),
+    "exp'": (0, np.inf),
 }
 
 

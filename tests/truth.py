@@ -20,10 +20,10 @@ mp.dps = 60
 ZERO, ONE, HALF = mp.mpf(0), mp.mpf(1), mp.mpf("0.5")
 LEAKY_SLOPE = mp.mpf(0.01)
 
-ELEMENTWISE = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu")
+ELEMENTWISE = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu", "exp")
 OUTPUTS = (*ELEMENTWISE, "softmax")
-LOSSES = ("squared_error", "binary_cross_entropy", "cross_entropy")
-CANONICAL = (("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy"))
+LOSSES = ("squared_error", "binary_cross_entropy", "cross_entropy", "poisson")
+CANONICAL = (("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy"), ("exp", "poisson"))
 
 
 @dataclass
@@ -112,6 +112,9 @@ def point(name, z):
         s, other = sigma(z), sigma(-z)
         anchor, rest = (z, -z * other) if z > 0 else (ZERO, z * s)
         return Point(anchor, rest, s + z * s * other, s + abs(z) * s * other)
+    if name == "exp":
+        e = mp.exp(z)
+        return Point(ONE, mp.expm1(z), e, e) if abs(z) < HALF else Point(ZERO, e, e, e)
     raise ValueError(name)
 
 
@@ -133,7 +136,11 @@ def softmax_points(z):
 
 def clipped_terms(p, t, loss, c):
     """(loss, dloss/dy, scale of dloss/dy) of one output under the clipped log."""
-    log_c = mp.log(c)
+    log_c = mp.log(c) if c else -mp.inf
+    if loss == "poisson":
+        if t == 0 or p.y <= c:
+            return p.y + (t * (mp.log(t) - 1 - log_c) if t else ZERO), ONE, ONE
+        return half_deviance(p, t), p.minus(t) / p.y, p.minus_scale(t) / p.y
     value = slope = scale = ZERO
     if t != 0:
         active = p.y > c
@@ -148,8 +155,16 @@ def clipped_terms(p, t, loss, c):
     return value, slope, scale
 
 
+def half_deviance(p, t):
+    """y - t - t log(y / t), of which the first 60 digits would cancel where y is close to t."""
+    f = p.minus(t) / t
+    if abs(f) < mp.mpf("1e-3"):
+        return t * mp.fsum((-f) ** k / k for k in range(2, 24))
+    return p.minus(t) - t * (p.log_y - mp.log(t))
+
+
 def canonical(activation, z, t):
-    """(loss, falling terms, rising terms) of the pairs computed from logits: dloss/dz = rising - falling."""
+    """(loss, falling terms, rising terms) of the pairs with a log-sum-exp: dloss/dz = rising - falling."""
     if activation == "sigmoid":
         pairs = list(zip(z, t, strict=True))
         value = mp.fsum(tk * mp.log1p(mp.exp(-zk)) + (1 - tk) * mp.log1p(mp.exp(zk)) for zk, tk in pairs)
@@ -163,7 +178,7 @@ def canonical(activation, z, t):
 def head(activation, loss, z, t, clip, eps):
     """One example: (loss, [dloss/dz], [scale of each]) for logits z and targets t, sequences of floats."""
     z, t = exact(z), exact(t)
-    if clip is None and (activation, loss) in CANONICAL:
+    if clip is None and (activation, loss) in CANONICAL[:2]:
         value, falling, rising = canonical(activation, z, t)
         both = list(zip(falling, rising, strict=True))
         return value, [r - f for f, r in both], [r + f for f, r in both]
@@ -172,7 +187,8 @@ def head(activation, loss, z, t, clip, eps):
     if loss == "squared_error":
         terms = [(p.minus(tk) ** 2 / 2, p.minus(tk), p.minus_scale(tk)) for p, tk in pairs]
     else:
-        terms = [clipped_terms(p, tk, loss, mp.mpf(float(eps if clip is None else clip))) for p, tk in pairs]
+        c = 0 if clip is None and (activation, loss) in CANONICAL else float(eps if clip is None else clip)
+        terms = [clipped_terms(p, tk, loss, mp.mpf(c)) for p, tk in pairs]
     values, d, d_scale = zip(*terms, strict=True)
     if activation == "softmax":
         y, ks = [p.y for p in points], range(len(points))

@@ -2,7 +2,8 @@
 """Activations: value and derivative from z, and what a loss needs of them in an output layer (Head).
 
 a. To add one: a function here (and a head, unless `default_head` does), its name in the two lists below, a row in
-   _table.pxd, a line in the list of tests/reference.py.
+   _table.pxd, where it is 1 and where a clip sets in: its inverse, in _clip.py; a line in the list of
+   tests/reference.py.
 b. Everything is computed from z, by way of an exponential that cannot overflow, and sums have terms of one sign
    wherever that is possible: so the tails keep full relative accuracy, down to the smallest subnormal.  What is tiny
    is scaled last, by `scale`, and rounded once.
@@ -22,10 +23,11 @@ cdef enum Activation:       # the same order as in activation_names
     SOFTPLUS
     GELU
     SILU
+    EXP
     SOFTMAX                 # for outputs only, and not lane by lane: the kernels do it
 
 cdef inline tuple activation_names():
-    return "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu", "softmax"
+    return "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu", "exp", "softmax"
 
 
 ctypedef void (*activation_function)(vreal z, vreal *a, vreal *d) noexcept nogil
@@ -172,6 +174,12 @@ cdef inline inlined_void gelu(vreal z, vreal *a, vreal *d) noexcept nogil:
     d[0] = vselect(negative, change, vset(1) - change)
 
 
+cdef inline inlined_void exp(vreal z, vreal *a, vreal *d) noexcept nogil:
+    """exp(z); exp(z)"""
+    a[0] = vexp(z)
+    d[0] = a[0]
+
+
 # --- output layers ----------------------------------------------------------------------------------------------------
 
 cdef struct Head:
@@ -288,3 +296,15 @@ cdef inline inlined_void silu_head(vreal z, Head *h) noexcept nogil:
     cdef vreal distance = (z - vset(SILU_ONE_HIGH)) - vset(SILU_ONE_LOW)
     silu(z, &h.y, &h.slope)
     head_near_one(silu, z, h, distance, polynomial(SILU_ONE_T, SILU_ONE_T_TERMS, distance))
+
+
+cdef inline inlined_void exp_head(vreal z, Head *h) noexcept nogil:
+    """log y = z, and near z = 0 y = 1 + expm1(z)"""
+    cdef vint near_one = vless(vabs(z), vset(<real>0.5))
+    exp(z, &h.y, &h.slope)
+    h.below_one = -vexpm1(z)
+    h.anchor = vkeep(near_one, vset(1))
+    h.beyond = vselect(near_one, -h.below_one, h.y)
+    head_logs(h)
+    h.log_y = z
+    h.slope_over_y = vset(1)

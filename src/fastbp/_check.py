@@ -170,10 +170,10 @@ def targets(
         return one_hot
     result = matrix(name, array, target, outputs, rows)
     if loss != "squared_error":
-        most = np.finfo(target).max if loss == "cross_entropy" else 1
-        bad = ~((result >= 0) & (result <= most))
+        shares = loss == "binary_cross_entropy"
+        bad = ~((result >= 0) & (result <= (1 if shares else np.finfo(target).max)))
         if bad.any():
-            valid = "finite and >= 0" if loss == "cross_entropy" else "in [0, 1]"
+            valid = "in [0, 1]" if shares else "finite and >= 0"
             where = tuple(int(i) for i in np.argwhere(bad)[0])
             raise ValueError(f"{name} must be {valid} for {loss}, got {result[where]} at index {where}")
     return result

@@ -67,6 +67,7 @@ _INVERSES: dict[str, Callable[[Decimal, Decimal], Decimal]] = {
     "softplus": lambda y, rest: (y.exp() - 1).ln(),
     "gelu": lambda y, rest: _solve(_gelu, y),
     "silu": lambda y, rest: _solve(_silu, y),
+    "exp": lambda y, rest: y.ln(),
 }
 
 
@@ -85,7 +86,9 @@ def clip_edges(output_activation: str, clip: float, dtype: Any) -> tuple[float, 
     """
     dtype = np.dtype(dtype)
     c = Decimal(clip)
-    inverse = _INVERSES[output_activation]
+    inverse = _INVERSES.get(output_activation)
+    if inverse is None:
+        raise NotImplementedError(f"{output_activation}: _INVERSES in fastbp/_clip.py has no row that tells its clip")
     # 60 digits past those of the clip^3 by which atanh(clip) differs from clip
     with localcontext(Context(prec=60 + 3 * max(0, -c.adjusted()), Emin=-9999, Emax=9999)):
         rest = 1 - c

@@ -867,4 +867,4 @@ def peak(double seconds=0.2):
 
 
 ACTIVATION_NAMES = activation_names()
-LOSS_NAMES = ("squared_error", "binary_cross_entropy", "cross_entropy")
+LOSS_NAMES = ("squared_error", "binary_cross_entropy", "cross_entropy", "poisson")

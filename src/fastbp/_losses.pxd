@@ -7,6 +7,7 @@
     exactly where z > z_low, and 1 - y > c exactly where z < z_high.  Without a clip these are -inf and inf.
 (c) The loss is added up in double.
 (d) nan stays nan: comparisons are written so that a nan is on the side that computes.
+(e) poisson is half the Poisson deviance, 0 and flat at y = t: there it is a square, and computed as one.
 """
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
@@ -20,6 +21,7 @@ cdef enum Loss:
     SQUARED_ERROR
     BINARY_CROSS_ENTROPY
     CROSS_ENTROPY
+    POISSON
 
 cdef struct HeadRule:
     int activation
@@ -41,6 +43,19 @@ cdef inline double row_weight(const Targets *t, Py_ssize_t i) noexcept nogil:
 
 # ---- losses that are a sum over outputs of something of one output each ----------------------------------------------
 
+cdef inline inlined_vreal half_deviance(vreal residual, vreal y, vreal log_y, vreal t, vint clipped) noexcept nogil:
+    """y - t - t log(y / t) for t > 0, given residual = y - t; log_y stands for log(y) where clipped.
+
+    The logarithm is that of the quotient, unless that may be out of range.
+    """
+    cdef vreal f = residual / t, ratio = y / t, log_ratio
+    cdef vint comparable = vless(vset(<real> 1e-6), ratio) & vless(ratio, vset(<real> 1e6)) & ~clipped
+    cdef vint close = vless(vabs(f), vset(<real> 0.25)) & ~clipped
+    log_ratio = vlog_near(vselect(comparable, ratio, t), vselect(comparable, f, t - vset(1)))
+    log_ratio = vselect(comparable, log_ratio, log_y - log_ratio)
+    return vselect(close, t * log_gap(f), residual - t * log_ratio)
+
+
 cdef inline inlined_void elementwise_loss(
     const int loss, const HeadRule *rule, const Head *h, vreal z, vreal t, vreal *value, vreal *dz,
 ) noexcept nogil:
@@ -51,6 +66,12 @@ cdef inline inlined_void elementwise_loss(
         residual = (h.anchor - t) + h.beyond
         value[0] = half * residual * residual
         dz[0] = residual * h.slope
+    elif loss == POISSON:
+        residual = (h.anchor - t) + h.beyond
+        low = vless_equal(z, vset(<real> rule.z_low))
+        rest = half_deviance(residual, h.y, vselect(low, vset(<real> rule.log_clip), h.log_y), t, low)
+        value[0] = vselect(vequal(t, zero) | ~vless(h.y, vset(<real> INFINITY)), h.y, rest)
+        dz[0] = vselect(low, h.slope, residual * h.slope_over_y)
     else:
         low = vless_equal(z, vset(<real> rule.z_low))       # y <= c: clipped
         present = ~vequal(t, zero)
@@ -107,6 +128,8 @@ cdef inline inlined_void elementwise_of(
         elementwise_rows(head, SQUARED_ERROR, rule, rows, n, z, ld, t, total)
     elif rule.loss == BINARY_CROSS_ENTROPY:
         elementwise_rows(head, BINARY_CROSS_ENTROPY, rule, rows, n, z, ld, t, total)
+    elif rule.loss == POISSON:
+        elementwise_rows(head, POISSON, rule, rows, n, z, ld, t, total)
     else:
         elementwise_rows(head, CROSS_ENTROPY, rule, rows, n, z, ld, t, total)
 
@@ -292,8 +315,13 @@ cdef inline inlined_void softmax_dense(
             else:
                 low = clipped_lanes(rows, y, below_one, vset(<real> k), False)
                 q = vselect(vless(half, y), vlog1p(-below_one), vlog(y))
-                value[0] = value[0] - vkeep(present, t * vselect(low, log_clip, q))
-                residual = vkeep(~low, -t)
+                q = vselect(low, log_clip, q)
+                if loss == POISSON:
+                    residual = vselect(vless(half, y), (one - t) - below_one, y - t)
+                    value[0] = value[0] + vselect(present, half_deviance(residual, y, q, t, low), y)
+                else:
+                    value[0] = value[0] - vkeep(present, t * q)
+                residual = vkeep(~low, -t)  # poisson has dl/dy_k = 1 more, which all y_k together, being 1, do not feel
                 if loss == BINARY_CROSS_ENTROPY:
                     high = clipped_lanes(rows, below_one, y, vset(<real> k), True)
                     present = ~vequal(t, one)
@@ -347,6 +375,8 @@ cdef inline separate_void softmax_rows(
                 softmax_dense(SQUARED_ERROR, rule, &these, n, columns, targets, rest, vload(weights), &value)
             elif rule.loss == BINARY_CROSS_ENTROPY:
                 softmax_dense(BINARY_CROSS_ENTROPY, rule, &these, n, columns, targets, rest, vload(weights), &value)
+            elif rule.loss == POISSON:
+                softmax_dense(POISSON, rule, &these, n, columns, targets, rest, vload(weights), &value)
             else:
                 softmax_dense(CROSS_ENTROPY, rule, &these, n, columns, targets, rest, vload(weights), &value)
         store_rows_transposed(columns, here, n, z + row * ld, ld)

@@ -152,13 +152,17 @@ cdef inline inlined_vreal exponent(vint k) noexcept nogil:
     return vbits_to_real(k + vreal_to_bits(vset(ROUNDER - EXPONENT_BIAS))) - vset(ROUNDER)
 
 
-cdef inline inlined_vreal log_sum(vreal f, vreal e) noexcept nogil:
-    """log(2^e (1 + f)), sqrt(1/2) <= 1 + f < sqrt(2): f - f^2/2 leads, so that the rest may be rounded"""
+cdef inline inlined_vreal log_gap(vreal f) noexcept nogil:
+    """f - log(1 + f), sqrt(1/2) <= 1 + f < sqrt(2): f^2/2 leads, so that the rest may be rounded"""
     cdef vreal s = f / (vset(2) + f)
     cdef vreal z = s * s
     cdef vreal half = vset(<real>0.5) * f * f
-    cdef vreal rest = s * (half + z * polynomial(LOG_R, LOG_R_TERMS, z))
-    return e * vset(LOG2_HIGH) - ((half - (rest + e * vset(LOG2_LOW))) - f)
+    return half - s * (half + z * polynomial(LOG_R, LOG_R_TERMS, z))
+
+
+cdef inline inlined_vreal log_sum(vreal f, vreal e) noexcept nogil:
+    """log(2^e (1 + f)), sqrt(1/2) <= 1 + f < sqrt(2)"""
+    return e * vset(LOG2_HIGH) - ((log_gap(f) - e * vset(LOG2_LOW)) - f)
 
 
 cdef inline inlined_vreal log_ends(vreal y, vreal x, vreal u) noexcept nogil:

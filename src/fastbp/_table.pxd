@@ -42,6 +42,8 @@ cdef inline separate_void for_activation(int activation, const Job *job) noexcep
         do_job(gelu, gelu_head, job)
     elif activation == SILU:
         do_job(silu, silu_head, job)
+    elif activation == EXP:
+        do_job(exp, exp_head, job)
 
 
 cdef inline inlined_void do_job(activation_function f, head_function head, const Job *job) noexcept nogil:

@@ -14,6 +14,7 @@ import functools
 import importlib.resources
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def _show_gradients() -> bool:
     verdict = f"disagrees in {len(failed)}" if failed else "is right in all"
     worst = max(c.exact for c in found)
     pairs = ", ".join(dict.fromkeys(f"{c.output} + {c.loss}" for c in right))
-    print(f"\n\n   y - t is right for {pairs};")
+    print("\n\n" + textwrap.fill(f"y - t is right for {pairs};", 100, initial_indent="   ", subsequent_indent="   "))
     print(f"   elsewhere it is off, by up to {max(off):.0f} %. fastbp {verdict}", end="")
     print(f": {len(found)} networks, {worst:.0e} at worst.\n")
     return not failed

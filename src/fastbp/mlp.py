@@ -26,7 +26,7 @@ LOSSES: tuple[str, ...] = _dispatch.kernels(np.dtype(np.float64)).LOSS_NAMES
 REDUCTIONS = ("mean", "sum")
 
 # output activation -> the loss whose dE/dz is y - t: together they are computed from the logits, without a clip
-CANONICAL = {"sigmoid": "binary_cross_entropy", "softmax": "cross_entropy"}
+CANONICAL = {"sigmoid": "binary_cross_entropy", "softmax": "cross_entropy", "exp": "poisson"}
 # variance of a unit's weights times its fan_in: He's for what lets half of its input through, else Glorot's
 HE = ("relu", "leaky_relu", "elu", "softplus", "gelu", "silu")
 
@@ -40,8 +40,9 @@ class MLP:
     """A dense network and its loss: ``a_i = act_i(a_{i-1} W_i + b_i)``, rows are examples.
 
     The gradient is exact for the loss that is reported, whatever the activations.  Sigmoid with
-    binary_cross_entropy and softmax with cross_entropy are computed from the logits, finite for all of them.
-    Elsewhere a logarithm is that of ``max(y, clip)``, whose derivative is exactly 0 where the clip is active.
+    binary_cross_entropy, softmax with cross_entropy and exp with poisson are computed from the logits, finite wherever
+    the output is.  Elsewhere a logarithm is that of ``max(y, clip)``, whose derivative is exactly 0 where the clip is
+    active.
 
     ==================== ==================================================== =============================
     loss                 of one example                                       targets t
@@ -49,6 +50,7 @@ class MLP:
     squared_error        ``0.5 * sum_k (y_k - t_k)**2``                       any
     binary_cross_entropy ``-sum_k [t_k log y_k + (1 - t_k) log(1 - y_k)]``    in [0, 1]
     cross_entropy        ``-sum_k t_k log y_k``                               >= 0, or one class per row
+    poisson              ``sum_k [y_k - t_k - t_k log(y_k / t_k)]``           >= 0; ``t log t`` is 0 at 0
     ==================== ==================================================== =============================
 
     Parameters
@@ -57,7 +59,7 @@ class MLP:
         Widths of the layers, the input's first: at least two.
     activation : str or sequence of str, default "relu"
         Of the hidden layers, one for all or one for each: "identity", "sigmoid", "tanh", "relu" (relu'(0) = 0),
-        "leaky_relu" (slope 0.01 for z <= 0), "elu", "softplus", "gelu" (exact), "silu".
+        "leaky_relu" (slope 0.01 for z <= 0), "elu", "softplus", "gelu" (exact), "silu", "exp".
     output_activation : str, default "identity"
         One of these or "softmax".
     loss : str, default "squared_error"
@@ -67,11 +69,11 @@ class MLP:
     dtype : {float64, float32}, default float64
         Of parameters, arithmetic and results.  Losses are added up in double for both.
     clip : float in (0, 0.5), optional
-        The c in log(max(y, c)).  None: the dtype's machine epsilon, and no clip at all for the two pairs computed from
-        the logits.
+        The c in log(max(y, c)).  None: the dtype's machine epsilon, and no clip at all for the three pairs computed
+        from the logits.
     rng : int, numpy.random.Generator or None
-        Seeds the weights: uniform, Glorot's [1]_ for sigmoid, tanh, softmax and identity, He's [2]_ for the others;
-        biases are 0.
+        Seeds the weights: uniform, Glorot's [1]_ for sigmoid, tanh, exp, softmax and identity, He's [2]_ for the
+        others; biases are 0.
 
     Attributes
     ----------
