@@ -117,7 +117,8 @@ def test_targets_of_a_wrong_shape_or_kind_are_refused(loss, Y):
 
 def test_targets_at_the_borders_of_their_domain_are_welcome():
     for loss, value in (("binary_cross_entropy", 0.0), ("binary_cross_entropy", 1.0), ("cross_entropy", 0.0),
-                        ("cross_entropy", 7.5), ("poisson", 0.0), ("poisson", 7.5), ("squared_error", -1e6)):  # fmt: skip
+                        ("cross_entropy", 7.5), ("poisson", 0.0), ("poisson", 7.5),
+                        ("squared_error", -1e6)):  # fmt: skip
         net, call = good(loss)
         assert np.isfinite(net.value(call["X"], with_entry(value)))
 

@@ -60,7 +60,7 @@ def test_weighted_mean_of_vectors():
     assert np.abs(left).max() > 10
 
 
-NAMES = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu")
+NAMES = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu", "exp")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,8 +71,8 @@ def test_slopes_of_the_reference_network(name):
     assert np.allclose(slope(name, z), numerical, atol=1e-8)
 
 
-@pytest.mark.parametrize("loss", ["squared_error", "binary_cross_entropy", "cross_entropy"])
-@pytest.mark.parametrize("output", ["identity", "sigmoid", "tanh", "relu", "softmax"])
+@pytest.mark.parametrize("loss", ["squared_error", "binary_cross_entropy", "cross_entropy", "poisson"])
+@pytest.mark.parametrize("output", ["identity", "sigmoid", "tanh", "relu", "exp", "softmax"])
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_reference_gradient_against_the_checker(output, loss, clip):
     rng = np.random.default_rng(3)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from .problem import Vector
 
 Matrix = npt.NDArray[np.float64]
-CANONICAL = {("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy"), ("identity", "squared_error")}
+CANONICAL = {("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy"), ("identity", "squared_error"),
+             ("exp", "poisson")}  # fmt: skip
 
 
 def _sigmoid(z: Matrix) -> Matrix:
@@ -43,6 +44,7 @@ def activate(name: str, z: Matrix) -> Matrix:
         "softplus": lambda z: np.logaddexp(0, z),
         "gelu": lambda z: z * _normal(z)[0],
         "silu": lambda z: z * _sigmoid(z),
+        "exp": np.exp,
     }
     if name == "softmax":
         e = np.exp(z - z.max(axis=1, keepdims=True))
@@ -63,6 +65,7 @@ def slope(name: str, z: Matrix) -> Matrix:
         "softplus": lambda: s,
         "gelu": lambda: _normal(z)[0] + z * _normal(z)[1],
         "silu": lambda: s * (1 + z * _sigmoid(-z)),
+        "exp": lambda: np.exp(z),
     }
     return functions[name]()
 
@@ -142,6 +145,9 @@ class Network:
             elif self.loss == "binary_cross_entropy":
                 per = T * np.logaddexp(0, -z) + (1 - T) * np.logaddexp(0, z) if exact else \
                     -(T * np.log(np.maximum(y, c)) + (1 - T) * np.log(np.maximum(1 - y, c)))
+            elif self.loss == "poisson":
+                log_y = z if exact else np.log(np.maximum(y, c))
+                per = y - T - np.where(T > 0, T * (log_y - np.log(T)), 0)
             elif exact:
                 top = z.max(1, keepdims=True)
                 per = T * (np.log(np.exp(z - top).sum(1, keepdims=True)) + top - z)
@@ -174,6 +180,8 @@ class Network:
                 dy = np.where(low & (T > 0), -T / y, 0.0)
                 if self.loss == "binary_cross_entropy":
                     dy = dy + np.where(high & (T < 1), (1 - T) / (1 - y), 0.0)
+                elif self.loss == "poisson":
+                    dy = dy + 1
         if m.get("delta") == "no derivative":
             return dy
         if self.output == "softmax":
@@ -282,13 +290,15 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
         formula = "delta = (y - t) * act'(z)"
     elif net.loss == "binary_cross_entropy":
         formula = "delta = ((1 - t) / (1 - y) - t / y) * act'(z), with a term zero where its clip is active"
+    elif net.loss == "poisson":
+        formula = "dE/dy = 1 - t / y (1 where the clip is active), then delta = dE/dy times the output's derivative"
     else:
         formula = "dE/dy = -t / y (zero where the clip is active), then delta = dE/dy times the output's derivative"
     if (net.output, net.loss) not in CANONICAL:
         yield Mistake("delta = y - t", f"The output layer uses delta = y - t. That is dE/dz only for sigmoid "
                                        f"with binary "
-                      f"cross-entropy, softmax with cross-entropy and identity with squared error; here it is a "
-                      f"{pair}.",
+                      f"cross-entropy, softmax with cross-entropy, exp with poisson and identity with squared error; "
+                      f"here it is a {pair}.",
                       formula, {"delta": "y - t"})
     if net.output not in ("identity", "softmax"):
         yield Mistake("output derivative missing", "The output layer passes on dE/dy without multiplying by act'(z).",
