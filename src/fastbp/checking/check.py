@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -364,6 +365,7 @@ class Check:
         excluded = {name for name, r in reports.items() if r.verdict != "correct"}
         kinked = {name for name, r in reports.items() if r.certified}
         conflicts = {name: s.conflict[0] for name, s in kinky.items() if s.conflict is not None}
+        setting = replace(setting, noise=max(line.noise for s in kinky.values() for line in s.lines))
         outcome = certify(setting, conflicts, self.problem.blocks, excluded, kinked)
         for name, s in kinky.items():
             report, line = reports[name], conflicts[name]

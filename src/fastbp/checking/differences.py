@@ -312,7 +312,7 @@ def fit(points: list[tuple[float, float, float]]) -> Estimate:
     data = np.array(points)
     for first in range(len(points) - 5):
         h, value, noise = data[first:].T
-        if not np.all(noise > 0):
+        if not np.all(noise > 1e-150):
             continue
         before: float | None = None
         for terms in (1, 2, 3, 4):

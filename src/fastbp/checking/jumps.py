@@ -15,17 +15,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from .differences import Estimate, Line, Sample
 
 FAR = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 2.0)  # steps from which the small ones are seen in perspective
 HALVINGS = 60
-STEADY = 6  # a change that survives so many halvings of the interval is a jump
+STEADY = 9  # a change that survives so many halvings of the interval is a jump
+POINTS = 16  # of a scan for jumps further out
 
 
-def noise_of_jumps(line: Line, largest: float = 2.0) -> float:
+def noise_of_jumps(line: Line, largest: float = 2.0, scan: bool = False) -> float:
     """The uncertainty of the loss that jumps along ``line`` amount to; 0 if its steps give no reason to look.
 
-    ``largest`` is how far along the line one may go.  The line itself learns of the larger steps only if they matter.
+    ``largest`` is how far along the line one may go; ``scan`` looks for jumps far out without a reason.  The line
+    itself learns of the larger steps only if they matter.
     """
     best = line.estimate()
     if not (math.isfinite(best.bar) and best.step > 0):
@@ -34,45 +38,98 @@ def noise_of_jumps(line: Line, largest: float = 2.0) -> float:
     for h in FAR:
         if 3 * best.step < h <= largest:
             probe.measure(h)
-    noise = max((jump_between(probe, near.ahead if sign > 0 else near.behind, sign * near.h, sign * far.h)
-                 for near, far, sign in suspicious(probe, best)), default=0.0) / 2
-    if noise > line.noise:
-        line.samples, line.failed_steps = probe.samples, probe.failed_steps
-    return noise
-
-
-def suspicious(line: Line, best: Estimate) -> Iterator[tuple[Sample, Sample, int]]:
-    """Pairs of steps between which a continuous loss would hardly change its slope, and the side on which it did."""
-    ladder = line.ladder()
-    clear = [s for s in ladder if 20 * s.noise <= abs(best.value)]
-    near = next((s for s in clear if s.h <= best.step), clear[-1] if clear else None)
-    for sign in (1, -1):
-        # A larger step agrees with the gradient far better than the small ones that accuse it.  The nearest such step
-        # counts: further out, the stairs may be higher.
-        for far in reversed(ladder):
-            beyond = far.ahead if sign > 0 else far.behind
-            if near and far.h > near.h and min(abs(beyond), abs(far.conflict)) < abs(best.value) / 2:
-                yield near, far, sign
+    found = 0.0
+    for near, steps, sign in suspicious(probe, best, scan):
+        for h in steps:  # the nearest step that finds one counts: further out, the stairs may be higher
+            jump, counts = visible_jump(probe, best, near, sign * h, sign)
+            found = max(found, jump if counts else 0.0)
+            if counts or not jump:
                 break
+    if scan and found / 2 <= line.noise:
+        found = max(found, *(scan_for_jump(probe, best, sign, reach) for reach in (0.1, 1.0) for sign in (1, -1)))
+    if found / 2 > line.noise:
+        line.samples, line.failed_steps = probe.samples, probe.failed_steps
+    return found / 2
+
+
+def suspicious(line: Line, best: Estimate, one_sided: bool) -> Iterator[tuple[Sample, list[float], int]]:
+    """Steps up to which a continuous loss would hardly change its slope: the sample to start from, larger steps, and
+    the side, +1 or -1.  ``one_sided`` looks at each side by itself too, where bends are more often suspected."""
+    ladder, near = line.ladder(), telling(line, best)
+    for sign in (1, -1):
+        # A larger step agrees with the gradient far better than the small ones that accuse it, or the slope changes too
+        # early for a bend.
+        steps: list[float] = []
+        for far in reversed(ladder):
+            if near is None or far.h <= near.h:
+                continue
+            beyond = abs(far.ahead if sign > 0 else far.behind) if one_sided else math.inf
+            early = far.h < 0.05 and abs(far.conflict - near.conflict) > abs(best.value) / 10
+            if early or min(beyond, abs(far.conflict)) < abs(best.value) / 2:
+                steps.append(far.h)
+        if near and steps:
+            yield near, steps[:: max(1, len(steps) // 4)], sign
     # Still smaller steps do not come to the same slope.
-    far_enough = [s for s in ladder if s.h >= best.step]
+    far_enough = [s.h for s in ladder if s.h >= best.step]
     for s in ladder:
         if far_enough and s.h < best.step and abs(s.conflict - best.value) > 10 * s.noise + 3 * best.bar:
-            yield s, far_enough[-1], 1
-            yield s, far_enough[-1], -1
+            yield s, far_enough[-1:], 1
+            yield s, far_enough[-1:], -1
             break
 
 
-def jump_between(line: Line, slope: float, a: float, b: float) -> float:
-    """The largest jump found between steps ``a`` and ``b`` of the same sign, by halving; 0 if the loss is continuous.
+def telling(line: Line, best: Estimate) -> Sample | None:
+    """The sample at (or next to) the step of the estimate at which the slopes are hardly touched by noise."""
+    clear = [s for s in line.ladder() if 20 * s.noise <= abs(best.value)]
+    return next((s for s in clear if s.h <= best.step), clear[-1] if clear else None)
 
-    ``slope`` is how the loss, less its predicted change, goes on from ``a``.  Of the two halves the one with the
-    larger departure from that is followed.  A bend departs less in each smaller interval; a jump does not.
+
+def visible_jump(line: Line, best: Estimate, near: Sample, far: float, sign: int) -> tuple[float, bool]:
+    """The jump between a sample and a larger step, and whether it counts: beyond the step of the estimate only if
+    stairs of that height and distance could make up the conflict."""
+    slope = near.ahead if sign > 0 else near.behind
+    inside = near.h < best.step
+    height, place = jump_between(line, slope, sign * near.h, far, 0.0 if inside else abs(best.value) * near.h)
+    return height, bool(height) and (inside or 3 * height >= abs(best.value) * abs(place))
+
+
+def scan_for_jump(line: Line, best: Estimate, sign: int, reach: float) -> float:
+    """A jump on one side of the centre, out to ``reach``: high differences of equally spaced values show it, as they
+    make what is smooth vanish."""
+    near = telling(line, best)
+    if near is None or 3 * near.h > reach / POINTS:
+        return 0.0
+    places = [sign * reach * (k + 0.5) / POINTS for k in range(POINTS)]
+    values = [line.excess(t) for t in places]
+    if any(v is None for v in values):
+        return 0.0
+    rough = np.abs(np.diff(np.array(values, dtype=float), 6))
+    middle = int(np.argmax(rough)) + 3
+    if rough.max() / 10 <= max(8 * line.noise, abs(best.value) * near.h):
+        return 0.0
+    slope = near.ahead if sign > 0 else near.behind
+    found = 0.0
+    for k in (middle, middle - 1, middle + 1):
+        if 1 <= k < POINTS:
+            height, place = jump_between(line, slope, places[k - 1], places[k], abs(best.value * places[k - 1]))
+            if 3 * height >= abs(best.value) * abs(place):
+                found = max(found, height)
+    height, place = jump_between(line, slope, sign * near.h, places[0], abs(best.value) * near.h)
+    return max(found, height if 3 * height >= abs(best.value) * abs(place) else 0.0)
+
+
+def jump_between(line: Line, slope: float, a: float, b: float, floor: float = 0.0) -> tuple[float, float]:
+    """The largest jump found between steps ``a`` and ``b`` of the same sign, and where; 0 if the loss is continuous.
+
+    ``slope`` is how the loss, less its predicted change, goes on from ``a``.  The interval is halved again and again;
+    the half with the larger departure from that slope is followed.  A bend departs less in each smaller interval, a
+    jump does not.  One below a twentieth of ``floor`` (which grows with the distance from the centre) is of no interest.
     """
+    start = a
     left, right = line.excess(a), line.excess(b)
     if left is None or right is None:
-        return 0.0
-    history: list[float] = []
+        return 0.0, a
+    history: list[tuple[float, float]] = []  # the departure, and the width of the interval it belongs to
     for _ in range(HALVINGS):
         middle = math.copysign(math.sqrt(a * b), a) if abs(b) > 4 * abs(a) else (a + b) / 2
         value = line.excess(middle)
@@ -85,9 +142,11 @@ def jump_between(line: Line, slope: float, a: float, b: float) -> float:
         else:
             a, left = middle, value
         change = max(first, second)
-        history.append(change)
-        if change <= 8 * line.noise:
-            return 0.0
-        if len(history) > STEADY and change > 0.7 * history[-1 - STEADY] and abs(b - a) < 0.03 * abs(b):
-            return change
-    return 0.0
+        history.append((change, abs(b - a)))
+        if change <= max(8 * line.noise, floor / 20 * abs(a / start)):
+            break
+        if len(history) > STEADY:
+            earlier, width = history[-1 - STEADY]
+            if change > 0.7 * earlier and abs(b - a) < width / 250:
+                return change, a
+    return 0.0, a

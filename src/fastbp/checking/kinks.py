@@ -13,7 +13,7 @@ weighted mean of the gradients at these points?  And are the gradients at these 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,6 +51,8 @@ def is_smooth(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
     differing as the points move in; where the loss is smooth the difference falls with the distance.  Where noise hides
     that, a line without a kink and a gradient that is continuous have to do; else the answer is None.
     """
+    if line.kink():
+        return False
     size = abs(estimate.value)
     everything = slice(0, setting.scale.size)
     for share in (0.003, 0.03, 0.15):
@@ -299,16 +301,19 @@ class NearbyGradients:
         self.limits = [self.limits[i] for i in wanted]
         self.here = [self.here[i] for i in wanted]
 
-    def verify(self, index: int, block: Block, directions: int = 2) -> bool | None:
-        """Is the user's gradient at point ``index`` numerically right within ``block``?  None if noise hides it."""
+    def verify(self, index: int, block: Block, accused: Line | None = None) -> bool | None:
+        """Is the user's gradient at point ``index`` numerically right within ``block``?  None if noise hides it.
+
+        Where it was accused at w0, the point must be able to show an error as large along the same line.
+        """
         setting, part = self.setting, block.slice
         centre = setting.problem.parameters.quantise(setting.problem.w0 + self.delta * self.offsets[index])
         gradient = self.here[index]
         verdict: bool | None = True
         local = Setting(setting.problem, gradient, setting.scale, setting.tolerance, setting.noise, setting.rng,
                         setting.step)
-        for _ in range(min(directions, block.size)):
-            direction = setting.random_direction(part)
+        for k in range(min(2, block.size) + (accused is not None)):
+            direction = accused.direction if accused and not k else setting.random_direction(part)
             line = local.line(direction, part, centre)
             need = threshold(setting, direction, part)
             allowed = max(local.slack(direction, part), need)
@@ -319,7 +324,10 @@ class NearbyGradients:
             norm = max(float(np.linalg.norm(gradient[part] * direction[part])),
                        float(np.linalg.norm(setting.gradient[part] * direction[part])))
             reference = max(float(np.linalg.norm(v[part] * direction[part])) for v in self.here)
-            if DECISIVE * estimate.bar > 0.05 * max(norm, reference) + 1e-6 * abs(setting.problem.loss0):
+            most = 0.05 * max(norm, reference) + 1e-6 * abs(setting.problem.loss0)
+            if accused and not k:
+                most = min(most, abs(accused.estimate().value) / 2)
+            if DECISIVE * estimate.bar > most:
                 verdict = None
         return verdict
 
@@ -364,6 +372,8 @@ def numerical_hull(setting: Setting, blocks: list[Block], lines: list[Line], off
     size = max(float(slopes[worst]), float(spread[worst]), float(np.abs(np.stack(rows)[:, worst]).max()))
     share = abs(float(left[worst])) * float(unit[worst]) / size if size else 0.0
     if abs(left[worst]) <= 2.5:
+        if any(DECISIVE * u > abs(line.estimate().value) / 2 for u, line in zip(unit, lines, strict=False)):
+            return None, share
         if np.any(DECISIVE * unit > 0.2 * np.maximum(spread, slopes) + 1e-6 * abs(setting.problem.loss0)):
             return None, share
         return True, share
@@ -378,7 +388,6 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     are blocks on a kink whose value is the middle of the two slopes, which is valid as far as they alone go.
     """
     outcome = Outcome()
-    setting = replace(setting, noise=max([setting.noise, *(line.noise for line in conflicts.values())]))
     usable = [b for b in blocks if b.name not in excluded]
     doubtful = [b for b in usable if b.name in conflicts]
     size = max([abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))),
@@ -388,7 +397,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     if not setting.problem.fixed_gradient:
         for delta in (base, base / 30, min(base * 20, 0.05)):
             tried.append(NearbyGradients(setting, delta))
-            if _explained(tried[-1], usable, usable, doubtful, LONG_SEARCH if delta == base else 4) is True:
+            if _explained(tried[-1], usable, usable, conflicts, LONG_SEARCH if delta == base else 4) is True:
                 outcome.certified += [b.name for b in doubtful]
                 return outcome
     nearby = tried[0] if tried else NearbyGradients(setting, base)
@@ -396,9 +405,11 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     candidates = []
     for block in doubtful:
         answer: bool | None = True
-        alone = [_explained(attempt, usable, [block], [block], 4) for attempt in tried[:2]]
+        alone = [_explained(attempt, usable, [block], conflicts, 4) for attempt in tried[:2]]
         if True not in alone:
             answer, share = numerical_hull(setting, [block], [conflicts[block.name]], offsets, nearby.delta)
+            if answer is None:
+                alone += [_explained(attempt, usable, [block], conflicts, 4) for attempt in tried[2:]]
             if answer is None and False in alone:
                 answer = False  # the gradients close by, of which it is a mean, are wrong
         if answer is True:
@@ -410,7 +421,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
             outcome.reasons[block.name] = f"on a kink, and not among the slopes found around it ({share:.1e} away)"
     settled = [b for b in usable if b in candidates or b not in doubtful]
     if candidates and len(candidates) < len(doubtful) and any(
-            _explained(attempt, usable, settled, candidates, 6) is True for attempt in tried):
+            _explained(attempt, usable, settled, conflicts, 6) is True for attempt in tried):
         outcome.certified += [b.name for b in candidates]
         candidates = []
     others = [b for b in usable if b.name in kinked and b not in candidates]
@@ -433,20 +444,21 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     return outcome
 
 
-def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block], wanted: list[Block],
+def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block], wanted: dict[str, Line],
                rounds: int) -> bool | None:
     """Is the gradient on ``group`` a mean of gradients at nearby points which are right on all of ``wanted``?
 
     False if it is a mean of gradients of which one is wrong; None if no mean was found or noise hides the answer.
     """
     entries = np.concatenate([np.arange(b.start, b.stop) for b in group])
+    accused = [(b, wanted[b.name]) for b in group if b.name in wanted]
     verdict: bool | None = None
     for _ in range(3):
         weights = nearby.search(leading, entries, rounds)
         if weights is None:
             break
         used = np.flatnonzero(weights > 1e-5)
-        answers = {int(i): [nearby.verify(int(i), b) for b in wanted] for i in used}
+        answers = {int(i): [nearby.verify(int(i), b, line) for b, line in accused] for i in used}
         bad = [i for i, answer in answers.items() if False in answer]
         if not bad:
             return None if any(None in answer for answer in answers.values()) else True

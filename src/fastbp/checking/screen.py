@@ -107,22 +107,24 @@ def threshold(setting: Setting, direction: Vector, part: slice) -> float:
     return 0.9 * float(np.min(setting.tolerance[part] * np.abs(direction[part])))
 
 
-def disagrees(setting: Setting, line: Line, estimate: Estimate, allowed: float, largest: float = 2.0) -> bool:
+def disagrees(setting: Setting, line: Line, estimate: Estimate, allowed: float, largest: float = 2.0,
+              scan: bool = False) -> bool:
     """Confirm a suspicion: go down to smaller steps, and believe only a conflict that no smaller step refutes.
 
     Nor is it believed if the loss jumps along this line (up to step ``largest``) and the conflict is no larger than
-    the jumps explain.
+    the jumps explain; there may be stairs of several heights.
     """
     if abs(estimate.value) <= DECISIVE * estimate.bar + allowed:
         return False
     line.descend()
-    if line.fits_zero(allowed):
-        return False
-    noise = noise_of_jumps(line, largest)
-    if noise <= line.noise:
-        return True
-    line.raise_noise(noise)
-    line.thicken(largest=largest)
+    for _ in range(4):
+        if line.fits_zero(allowed):
+            return False
+        noise = noise_of_jumps(line, largest, scan)
+        if noise <= line.noise:
+            return True
+        line.raise_noise(noise)
+        line.thicken(largest=largest)
     return not line.fits_zero(allowed)
 
 
@@ -269,7 +271,7 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
     tolerance = float(setting.tolerance[flat]) * scale
     estimate = line.solve(setting.step, 0.2 * tolerance, pairs=14 if thorough else 4)
     allowed = max(tolerance, setting.slack(direction, part))
-    wrong = disagrees(setting, line, estimate, allowed)
+    wrong = disagrees(setting, line, estimate, allowed, scan=thorough)
     if wrong and thorough:
         for h in (1.0, 0.1, 1e-2, 1e-3):
             line.measure(h)
