@@ -5,7 +5,7 @@ import pytest
 
 from fastbp.checking import diagnose, gradcheck
 from fastbp.checking.differences import extrapolate
-from fastbp.checking.mistakes import CANONICAL, Network, activate, slope
+from fastbp.checking.network import CANONICAL, Network, activate, slope
 from fastbp.checking.noise import level_from_differences
 from fastbp.checking.simplex import mean_weights
 

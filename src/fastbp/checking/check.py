@@ -109,8 +109,7 @@ class Check:
 
     def report(self, verdict: str, blocks: list[BlockReport], advice: str = "") -> Report:
         return Report(verdict, blocks, self.findings, self.problem.loss0,
-                      self.problem.evaluations, self.noise.level, self.noise.text, advice,
-                      self.problem.blocks, getattr(self, "gradient", None))
+                      self.problem.evaluations, self.noise.level, self.noise.text, advice)
 
     def run(self) -> Report:
         early = self.sanity()
@@ -249,7 +248,7 @@ class Check:
             if where.size:
                 flat = block.start + int(where[0])
                 value = float(self.gradient[flat])
-                bad[block.name] = Entry(flat, block.name, block.index(flat), value, math.nan, math.inf, True, True,
+                bad[block.name] = Entry(flat, block.name, block.index(flat), value, math.nan, math.inf, True,
                                         0.0, math.nan, math.nan)
         return bad
 
@@ -282,8 +281,15 @@ class Check:
                     kinky[s.block.name] = s
             elif s.state == "unclear":
                 report.verdict = "undecided"
-                report.reason = f"noise hides errors below {share:.1e} of the largest entry" if math.isfinite(share) \
-                    else "noise hides the derivative"
+                factor, error = s.common_factor()
+                factor = max(abs(factor), DECISIVE * error)
+                if not math.isfinite(share):
+                    report.reason = "noise hides the derivative"
+                elif share > RESOLUTION:
+                    report.reason = f"noise hides errors below {share:.1e} of the largest entry"
+                else:
+                    report.reason = f"the block as a whole may be off by {100 * factor:.2g} %"
+                report.reason += self.about_jumps(s)
             else:
                 self.describe_agreement(setting, s, report, share)
             if self.exhaustive and report.verdict != "wrong":
@@ -303,6 +309,14 @@ class Check:
             advice = ("To decide: compute the loss in float64, or with less noise; or choose a w0 at which the "
                       "undecided blocks matter more to the loss.")
         return self.report(verdict, ordered, advice)
+
+    def about_jumps(self, s: Screened) -> str:
+        """Words on the stairs that the loss was found to have, if it has."""
+        height = 2 * max([line.noise for line in s.lines], default=0.0)
+        if height <= 20 * self.noise.level:
+            return ""
+        return (f"; here the loss moves in jumps of about {height:.1e} (the logarithm of a rounded 1 - y? Compute it "
+                "from what goes into the activation)")
 
     def describe_agreement(self, setting: Setting, s: Screened, report: BlockReport, share: float) -> None:
         if s.invariant:
@@ -375,7 +389,7 @@ class Check:
                 report.kinks = locate_kinks(setting, line, s.block.slice)
             elif name in outcome.unclear:
                 report.verdict = "undecided"
-                report.reason = "on a kink, and the noise hides the slopes around it"
+                report.reason = "on a kink, and the noise hides the slopes around it" + self.about_jumps(s)
             else:
                 report.verdict = "wrong"
                 report.reason = outcome.reasons.get(name, "on a kink, and not a slope found around it")

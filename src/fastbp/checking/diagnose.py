@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from .check import DEFAULT_BLOCK_RTOL, DEFAULT_RTOL, Check
-from .mistakes import Mistake, Network, known_mistakes, updated_weights
+from .mistakes import Mistake, known_mistakes, updated_weights
+from .network import Network
 from .patterns import Cause, Measured, exact, explain_arrangement, explain_block, measure, merge
 from .problem import Layout, Problem, Vector
 from .report import Report

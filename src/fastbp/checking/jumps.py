@@ -123,7 +123,7 @@ def jump_between(line: Line, slope: float, a: float, b: float, floor: float = 0.
 
     ``slope`` is how the loss, less its predicted change, goes on from ``a``.  The interval is halved again and again;
     the half with the larger departure from that slope is followed.  A bend departs less in each smaller interval, a
-    jump does not.  One below a twentieth of ``floor`` (which grows with the distance from the centre) is of no interest.
+    jump does not.  Below a twentieth of ``floor`` (which grows with the distance from the centre) it is of no interest.
     """
     start = a
     left, right = line.excess(a), line.excess(b)

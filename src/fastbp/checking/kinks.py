@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .differences import SAFETY, Estimate, Line, extrapolate
+from .nearby import LONG_SEARCH, NearbyGradients
 from .problem import BadGradient, Block, Vector
-from .screen import DECISIVE, Setting, disagrees, threshold
+from .screen import DECISIVE, Setting, threshold
 from .simplex import mean_weights
-
-LONG_SEARCH = 12  # a search of this many rounds goes on as long as it makes progress
 
 
 @dataclass
@@ -93,11 +92,11 @@ def is_straight(setting: Setting, line: Line, size: float) -> bool:
         return False
     if setting.problem.fixed_gradient:
         return True
-    part = line.support
+    part, problem = line.support, setting.problem
     for sign in (1, -1):
         offset = 1e-6 * sign * setting.random_direction(slice(0, setting.scale.size))
         try:
-            _, near = setting.problem.loss_and_gradient(setting.problem.parameters.quantise(setting.problem.w0 + offset))
+            _, near = problem.loss_and_gradient(problem.parameters.quantise(problem.w0 + offset))
         except BadGradient:
             return False
         if not abs(float((near - setting.gradient)[part] @ line.direction[part])) <= size / 10:
@@ -133,203 +132,6 @@ def sides_fit_together(setting: Setting, sided: list[tuple[Line, int]], tries: i
         if best.bar > 0.3 * weakest:
             return False
     return True
-
-
-class NearbyGradients:
-    """A collection of the user's own gradients at points close to w0, to be combined and then verified."""
-
-    def __init__(self, setting: Setting, delta: float) -> None:
-        self.setting = setting
-        self.delta = delta
-        self.offsets: list[Vector] = []
-        self.limits: list[Vector] = []  # the gradient's limit as the point moves into w0
-        self.here: list[Vector] = []  # the gradient at the point itself
-        self.blur = np.zeros(setting.scale.size)
-        self.top = np.zeros(setting.scale.size)
-        everything = slice(0, setting.scale.size)
-        self.tail = setting.random_direction(everything)
-        gradient = setting.gradient
-        self.base_unit = np.maximum(setting.tolerance, 16 * setting.problem.gradient_unit * np.abs(gradient))
-        tiny = 1e-12 * max(abs(setting.problem.loss0), setting.noise) / setting.scale
-        self.base_unit = np.maximum(self.base_unit, tiny)
-
-    def add(self, offset: Vector) -> int | None:
-        """Take the gradient at ``w0 + delta * offset`` (and twice as far, to extrapolate); its index, or None."""
-        problem, delta = self.setting.problem, self.delta
-        try:
-            points = [problem.parameters.quantise(problem.w0 + t * delta * offset) for t in (1.0, 2.0)]
-            (_, near), (_, far) = (problem.loss_and_gradient(p) for p in points)
-        except BadGradient:
-            return None
-        if not (np.all(np.isfinite(near)) and np.all(np.isfinite(far))):
-            return None
-        self.offsets.append(offset)
-        self.here.append(near)
-        self.limits.append(2 * near - far)
-        for block in problem.blocks:  # at a kink a block's largest entry is the largest of those around it
-            top = float(np.abs(near[block.slice]).max())
-            self.top[block.slice] = np.maximum(self.top[block.slice], top)
-        self.blur = np.maximum(self.blur, 30 * delta * np.minimum(np.abs(near - far), np.abs(self.setting.gradient)))
-        return len(self.offsets) - 1
-
-    def unit(self) -> Vector:
-        share = max(1e-6, 100 * self.setting.problem.gradient_unit)
-        return np.asarray(self.base_unit + self.blur + share * self.top)
-
-    def led_by(self, block: Block, pattern: Vector, rest: float = 0.01) -> Vector:
-        """Move ``block`` by ``pattern``, and everything else much less far, so that no other kink stays put."""
-        offset = rest * self.tail
-        offset[block.slice] = pattern[block.slice]
-        return offset
-
-    def sides(self, plus: int, minus: int, part: slice) -> list[Vector]:
-        """For each entry of ``part`` the side that its gradient at w0 agrees with, seen from one pair of points.
-
-        Where the gradient lies between the two sides, patterns are made for several shares, so that their mean can
-        reach it.
-        """
-        gradient = self.setting.gradient[part]
-        above, below = self.limits[plus][part], self.limits[minus][part]
-        jump = above - below
-        known = np.abs(jump) > 3 * self.unit()[part]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(known, np.clip((gradient - below) / jump, 0.0, 1.0), 0.5)
-        if not known.any():
-            return []
-        levels = np.unique(np.round(share[known], 6))
-        cuts = (levels[:-1] + levels[1:]) / 2 if levels.size > 1 else np.array([])
-        if levels[0] > 1e-6:
-            cuts = np.append(cuts, levels[0] / 2)
-        if levels[-1] < 1 - 1e-6:
-            cuts = np.append(cuts, (1 + levels[-1]) / 2)
-        if cuts.size == 0:
-            cuts = np.array([0.5])
-        if cuts.size > 8:
-            cuts = np.quantile(cuts, np.linspace(0.02, 0.98, 8))
-        patterns = []
-        size = np.abs(self.offsets[plus][part])
-        for cut in cuts:
-            pattern = self.offsets[plus].copy()
-            pattern[part] = np.where(share > cut, size, -size)
-            patterns.append(pattern)
-        return patterns
-
-    def lead(self, blocks: list[Block], up: Vector, rest: float) -> None:
-        """Each block in turn leads up, down, and to the sides that its entries agree with."""
-        for block in blocks:
-            plus, minus = self.add(self.led_by(block, up, rest)), self.add(self.led_by(block, -up, rest))
-            if plus is not None and minus is not None:
-                for pattern in self.sides(plus, minus, block.slice):
-                    self.add(pattern)
-
-    def rest(self, entries: np.ndarray) -> tuple[Vector, float, Vector]:
-        """Weights of the best mean, the largest remaining difference in tolerances, and the difference itself."""
-        target, unit = self.setting.gradient[entries], self.unit()[entries]
-        weights, left = mean_weights([v[entries] for v in self.limits], target, unit)
-        return weights, float(np.abs(left).max(initial=0.0)), left * unit
-
-    def search(self, blocks: list[Block], entries: np.ndarray, rounds: int) -> Vector | None:
-        """Weights of a mean that equals the gradient at w0 on ``entries``, or None."""
-        scale = self.setting.scale
-        everything = slice(0, scale.size)
-        if not self.offsets:
-            start = self.setting.random_direction(everything)
-            self.add(start)
-            self.add(-start)
-            up = np.abs(self.setting.random_direction(everything))
-            self.lead(blocks, up, 0.01)
-            uphill = self.setting.gradient * scale**2
-            if uphill.any():
-                uphill = uphill / np.max(np.abs(uphill / scale))
-                uphill = np.where(uphill == 0, 0.01 * self.tail, uphill)
-                self.add(uphill)
-                self.add(-uphill)
-            plus, minus = self.add(up), self.add(-up)
-            if plus is not None and minus is not None:
-                for pattern in self.sides(plus, minus, everything):
-                    self.add(pattern)
-        if not self.offsets:
-            return None
-        weights, worst, left = self.rest(entries)
-        nearest, stalled = math.inf, 0
-        for attempt in range(rounds if rounds < LONG_SEARCH else 100):
-            if worst <= 1.5:
-                return weights
-            # Where the loss curves upwards, the gradient that leads furthest towards the one at w0 lies in the
-            # direction of what is still missing; where it curves downwards, in the opposite one.
-            aim = np.zeros(scale.size)
-            aim[entries] = -left / self.unit()[entries] ** 2
-            top = float(np.abs(aim / scale).max())
-            if top == 0:
-                return weights
-            tail = self.setting.random_direction(everything)
-            for sign in (1.0, -1.0):
-                self.add(sign * aim / top + (0.01 if attempt % 2 else 1e-4) * tail)
-            if attempt in (1, 2):
-                self.lead(blocks, np.abs(self.setting.random_direction(everything)), (1e-3, 1e-5)[attempt - 1])
-            if attempt < LONG_SEARCH:
-                self.flip(blocks, int(np.argmax(weights)))
-            self.add(tail)
-            self.add(-tail)
-            weights, worst, left = self.rest(entries)
-            distance = float(np.linalg.norm(left / self.unit()[entries]))
-            stalled = stalled + 1 if distance > 0.98 * nearest else 0
-            nearest = min(nearest, distance)
-            if stalled >= 6:
-                break
-            if len(self.offsets) > 160:
-                self.keep(np.flatnonzero(weights > 0))
-                weights, worst, left = self.rest(entries)
-        return weights if worst <= 1.5 else None
-
-    def flip(self, blocks: list[Block], best: int) -> None:
-        """From the point that counts most, move the entries that still disagree to their other side."""
-        off = np.abs(self.limits[best] - self.setting.gradient) > 3 * self.unit()
-        for block in blocks:
-            if off[block.slice].any():
-                flipped = self.offsets[best].copy()
-                flipped[block.slice] = np.where(off[block.slice], -flipped[block.slice], flipped[block.slice])
-                self.add(flipped)
-
-    def keep(self, indices: np.ndarray) -> None:
-        """Forget all points but these and the first ten."""
-        self.select(np.union1d(indices, np.arange(10)))
-
-    def select(self, wanted: np.ndarray) -> None:
-        """Go on with these points alone."""
-        self.offsets = [self.offsets[i] for i in wanted]
-        self.limits = [self.limits[i] for i in wanted]
-        self.here = [self.here[i] for i in wanted]
-
-    def verify(self, index: int, block: Block, accused: Line | None = None) -> bool | None:
-        """Is the user's gradient at point ``index`` numerically right within ``block``?  None if noise hides it.
-
-        Where it was accused at w0, the point must be able to show an error as large along the same line.
-        """
-        setting, part = self.setting, block.slice
-        centre = setting.problem.parameters.quantise(setting.problem.w0 + self.delta * self.offsets[index])
-        gradient = self.here[index]
-        verdict: bool | None = True
-        local = Setting(setting.problem, gradient, setting.scale, setting.tolerance, setting.noise, setting.rng,
-                        setting.step)
-        for k in range(min(2, block.size) + (accused is not None)):
-            direction = accused.direction if accused and not k else setting.random_direction(part)
-            line = local.line(direction, part, centre)
-            need = threshold(setting, direction, part)
-            allowed = max(local.slack(direction, part), need)
-            estimate = line.solve(self.delta / 64, 0.3 * need, pairs=6, largest=self.delta / 16)
-            if disagrees(local, line, estimate, allowed, self.delta / 16):
-                return False
-            estimate = line.estimate()
-            norm = max(float(np.linalg.norm(gradient[part] * direction[part])),
-                       float(np.linalg.norm(setting.gradient[part] * direction[part])))
-            reference = max(float(np.linalg.norm(v[part] * direction[part])) for v in self.here)
-            most = 0.05 * max(norm, reference) + 1e-6 * abs(setting.problem.loss0)
-            if accused and not k:
-                most = min(most, abs(accused.estimate().value) / 2)
-            if DECISIVE * estimate.bar > most:
-                verdict = None
-        return verdict
 
 
 def numerical_hull(setting: Setting, blocks: list[Block], lines: list[Line], offsets: list[Vector],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .problem import Block, Finding, Vector
+from .problem import Finding
 from .screen import Entry
 
 
@@ -61,9 +61,6 @@ class Report:
     noise: float
     noise_text: str
     advice: str = ""
-    problem_blocks: list[Block] = field(default_factory=list)
-    gradient: Vector | None = None
-    difference_map: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -122,7 +119,6 @@ def render(report: Report) -> str:
             lines.append(f"{pad}{label} {describe_entry(block.worst)}")
         for entry in block.kinks[:4]:
             index = ", ".join(str(i) for i in entry.index)
-            _low, _high = sorted((entry.behind, entry.ahead))
             lines.append(f"{pad}kink at [{index}]: slope {number(entry.behind)} below, {number(entry.ahead)} above, "
                          f"analytic {number(entry.analytic)}")
     if report.advice:

@@ -68,7 +68,6 @@ class Entry:
     numerical: float
     bar: float
     wrong: bool
-    decided: bool
     jump: float  # slope ahead minus slope behind where the entry sits on a kink, else 0
     ahead: float
     behind: float
@@ -282,9 +281,8 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
     ladder = line.ladder()
     ahead = analytic + extrapolate([(s.h, s.ahead, 2 * s.noise) for s in ladder], power=1).value / scale
     behind = analytic + extrapolate([(s.h, s.behind, 2 * s.noise) for s in ladder], power=1).value / scale
-    decided = wrong or DECISIVE * estimate.bar <= 100 * allowed
     return Entry(flat, block.name, block.index(flat), analytic, analytic + estimate.value / scale,
-                 estimate.bar / scale, wrong, decided, jump, ahead, behind,
+                 estimate.bar / scale, wrong, jump, ahead, behind,
                  [(s.h * scale, s.conflict / scale, s.noise / scale) for s in ladder])
 
 
