@@ -86,11 +86,30 @@ def telling(line: Line, best: Estimate) -> Sample | None:
 
 def visible_jump(line: Line, best: Estimate, near: Sample, far: float, sign: int) -> tuple[float, bool]:
     """The jump between a sample and a larger step, and whether it counts: beyond the step of the estimate only if
-    stairs of that height and distance could make up the conflict."""
+    stairs of that height could make up the conflict."""
     slope = near.ahead if sign > 0 else near.behind
     inside = near.h < best.step
     height, place = jump_between(line, slope, sign * near.h, far, 0.0 if inside else abs(best.value) * near.h)
-    return height, bool(height) and (inside or 3 * height >= abs(best.value) * abs(place))
+    return height, bool(height) and (inside or explains(line, best, height, place))
+
+
+def explains(line: Line, best: Estimate, height: float, place: float) -> bool:
+    """Could stairs of this height make up the conflict?  They would have to be height / conflict apart: one must have
+    come up by ``place``, and neither side may go on without one for much longer."""
+    apart = height / abs(best.value)
+    near = telling(line, best)
+    if 3 * apart < abs(place) or near is None:
+        return False
+    for before, side in ((near.ahead, 1), (near.behind, -1)):
+        even = near.h
+        for s in reversed(line.ladder()):
+            if s.h > near.h:
+                if abs((s.ahead if side > 0 else s.behind) - before) > abs(best.value) / 10:
+                    break
+                even = s.h
+        if even > 4 * apart:
+            return False
+    return True
 
 
 def scan_for_jump(line: Line, best: Estimate, sign: int, reach: float) -> float:
@@ -112,10 +131,10 @@ def scan_for_jump(line: Line, best: Estimate, sign: int, reach: float) -> float:
     for k in (middle, middle - 1, middle + 1):
         if 1 <= k < POINTS:
             height, place = jump_between(line, slope, places[k - 1], places[k], abs(best.value * places[k - 1]))
-            if 3 * height >= abs(best.value) * abs(place):
+            if height and explains(line, best, height, place):
                 found = max(found, height)
     height, place = jump_between(line, slope, sign * near.h, places[0], abs(best.value) * near.h)
-    return max(found, height if 3 * height >= abs(best.value) * abs(place) else 0.0)
+    return max(found, height if height and explains(line, best, height, place) else 0.0)
 
 
 def jump_between(line: Line, slope: float, a: float, b: float, floor: float = 0.0) -> tuple[float, float]:
