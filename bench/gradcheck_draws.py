@@ -73,11 +73,12 @@ def render() -> None:
 
     r = json.loads((ROOT / "bench" / "results" / "gradcheck_draws.json").read_text())
     text = (f"{r['draws']:,} draws (seeds {r['first seed']} to {r['first seed'] + r['draws'] - 1}), "
-            f"{r['wrong']:,} wrong and "
-            f"{r['right']:,} right: {r['missed']} missed, {r['false alarms']} right ones refused, "
-            f"{r['other blocks named']} "
-            f"with another set of blocks named, {r['right but undecided']} right ones undecided; "
+            f"{r['wrong']:,} wrong and {r['right']:,} right: {r['missed']} wrong ones called correct, "
+            f"{r['wrong but undecided']} undecided; {r['false alarms']} right ones called wrong, "
+            f"{r['right but undecided']} undecided; {r['other blocks named']} with another set of blocks named; "
             f"{r['evaluations per check']} evaluations a check on average.")
+    if "commit" in r:
+        text += f" Made at commit {r['commit']}."
     replace_between("draws", text)
 
 
