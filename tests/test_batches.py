@@ -169,13 +169,17 @@ def test_what_is_not_finite_changes_nothing(sizes, where):
     assert (net.weights[0] != 1e-60).any()
 
 
-def test_large_finite_gradients_are_clipped_not_refused():
-    net = fastbp.MLP([1, 1], rng=0)
+@pytest.mark.parametrize(
+    ("exponent", "dtype"), [(160, np.float64), (-170, np.float64), (25, np.float32), (-25, np.float32)]
+)
+def test_gradients_whose_squares_leave_the_range_are_clipped(exponent, dtype):
+    net, size = fastbp.MLP([1, 1], dtype=dtype, rng=0), 10.0**exponent
     net.parameters[:] = 0
-    X, Y = np.array([[1e160]]), np.array([[-1e20]])
-    end, failure = net._run_batches(X, Y, None, fastbp.SGD(1.0), None, 0, 1, np.zeros(1), max_norm=2.0)
-    assert (end, failure) == (1, None)
-    assert np.linalg.norm(net.parameters) == pytest.approx(2)
+    X, Y = np.array([[max(size, 1)]], dtype), np.array([[-min(size, 1)]], dtype)  # dE/dz = -Y, dE/dW = X dE/dz
+    max_norm = min(size, 1) / 2
+    result = net._run_batches(X, Y, None, fastbp.SGD(1.0), None, 0, 1, np.zeros(1), max_norm=max_norm)
+    assert result == (1, None)
+    assert math.hypot(*net.parameters.astype(float)) == pytest.approx(max_norm, rel=1e-5)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

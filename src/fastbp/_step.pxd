@@ -120,6 +120,28 @@ cdef inline const real *input_rows(
     return region + region_rows * s.net.layers[s.net.n_layers].row_at + row * s.plan.ldx
 
 
+cdef inline separate_void copy_rows(const Step *s, Py_ssize_t batch_row, Py_ssize_t rows, real *copy) noexcept nogil:
+    """Copy some rows of the batch, as x has them or as `order` says.  Those that come next are asked for meanwhile."""
+    cdef Py_ssize_t fan_in = s.net.layers[0].fan_in, n = s.net.layers[s.net.n_layers - 1].fan_out, i, k, next
+    cdef Py_ssize_t ahead = 2 + min(<Py_ssize_t> 14, 1024 // (fan_in * <Py_ssize_t> sizeof(real)))
+    cdef const real *x
+    for i in range(rows):
+        if s.order != NULL and i + ahead < rows:
+            next = s.order[batch_row + i + ahead]
+            for k in range((fan_in + LINE - 1) // LINE):
+                prefetch_line(s.x + next * fan_in + k * LINE)
+            if s.targets.dense != NULL:
+                prefetch_line(s.targets.dense + next * n)
+            if s.targets.labels != NULL:
+                prefetch_line(<const real *> (s.targets.labels + next))
+        x = s.x + batch_row_at(s, batch_row + i) * fan_in
+        if fan_in > 16:
+            memcpy(copy + i * s.plan.ldx, x, fan_in * sizeof(real))
+        else:       # less than a call costs
+            for k in range(fan_in):
+                copy[i * s.plan.ldx + k] = x[k]
+
+
 cdef inline void forward_block(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
     real *scratch,
@@ -127,15 +149,13 @@ cdef inline void forward_block(
     """All layers' activations for some rows of the batch; the last layer's logits."""
     cdef const Layer *layer = NULL
     cdef const real *below = input_rows(s, region, region_rows, row, batch_row)
-    cdef Py_ssize_t ld_below = s.plan.ldx, fan_in = s.net.layers[0].fan_in
+    cdef Py_ssize_t ld_below = s.plan.ldx
     cdef Weights w
     cdef Mask mask
     cdef real *a
     cdef int i
     if s.plan.copy_x:
-        for i in range(rows):
-            memcpy(<real *> below + i * s.plan.ldx, s.x + batch_row_at(s, batch_row + i) * fan_in,
-                   fan_in * sizeof(real))
+        copy_rows(s, batch_row, rows, <real *> below)
     for i in range(s.net.n_layers):
         layer = &s.net.layers[i]
         a = block_a(s, region, region_rows, i, row)
@@ -308,7 +328,8 @@ cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task, 
     parts = gradient_tasks(&s.net.layers[i])
     fan_in = s.net.layers[i].fan_in
     gradient_part(s, s.memory + plan.regions_at, plan.slab_rows, slab_begin(plan, slab + 1) - begin,
-                  begin, i, share(fan_in, parts, task), share(fan_in, parts, task + 1), s.gradient, slab > 0, s.memory + plan.scratch_at + thread * plan.scratch_size)
+                  begin, i, share(fan_in, parts, task), share(fan_in, parts, task + 1), s.gradient, slab > 0,
+                  s.memory + plan.scratch_at + thread * plan.scratch_size)
 
 
 cdef inline separate_void add_gradients(
@@ -327,16 +348,21 @@ cdef inline separate_void add_gradients(
 
 
 cdef inline double sum_of_squares(const real *x, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef double s0 = 0, s1 = 0, s2 = 0, s3 = 0
-    for i in range(0, n - 3, 4):
-        s0 += <double> x[i] * x[i]
-        s1 += <double> x[i + 1] * x[i + 1]
-        s2 += <double> x[i + 2] * x[i + 2]
-        s3 += <double> x[i + 3] * x[i + 3]
-    for i in range(n // 4 * 4, n):
-        s0 += <double> x[i] * x[i]
-    return (s0 + s1) + (s2 + s3)
+    """Of at most RANGE numbers, so that the dtype's accuracy is enough."""
+    cdef vreal s0 = vset(0), s1 = vset(0), y0, y1
+    cdef real lanes[16]
+    cdef double total = 0
+    cdef Py_ssize_t i = 0
+    while i < n:
+        y0 = load_edge(x + i, n - i)
+        y1 = load_edge(x + i + VL, n - i - VL)
+        s0 = s0 + y0 * y0
+        s1 = s1 + y1 * y1
+        i += 2 * VL
+    vstore(lanes, s0 + s1)
+    for i in range(VL):
+        total += lanes[i]
+    return total
 
 
 cdef inline double add_penalty(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -390,13 +416,15 @@ cdef inline double gradient_norm(const Step *s) noexcept nogil:
     cdef Py_ssize_t k
     for k in range(blocks_of(s.net.n_parameters, RANGE)):
         squares += s.squares[2 * k]
-    if isfinite(squares):
+    if isfinite(squares) and squares > (1e-30 if sizeof(real) == 4 else 1e-280):
         return sqrt(squares)
-    for k in range(s.net.n_parameters):     # the squares may be too large when their root is not
+    for k in range(s.net.n_parameters):     # squares may leave the dtype's range when their root does not
         x = <double> s.gradient[k]
         if not isfinite(x):
             return squares
         largest = max(largest, abs(x))
+    if largest == 0:
+        return 0
     squares = 0
     for k in range(s.net.n_parameters):
         squares += (<double> s.gradient[k] / largest) ** 2

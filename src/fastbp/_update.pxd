@@ -65,8 +65,8 @@ cdef inline separate_void adam_range(
 
 
 cdef inline separate_void rmsprop_range(
-    Py_ssize_t n, real *w, const real *g, real *velocity, real *second, real rate, real momentum, real beta2, real rest2,
-    real eps, real decay,
+    Py_ssize_t n, real *w, const real *g, real *velocity, real *second, real rate, real momentum, real beta2,
+    real rest2, real eps, real decay,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef real slope
