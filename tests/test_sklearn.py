@@ -574,7 +574,6 @@ def test_a_fit_that_diverges_is_an_error_with_early_stopping_a_warning(diabetes)
     assert len(model.validation_losses_) == len(model.validation_scores_) == model.n_iter_
 
 
-@pytest.mark.skipif("poisson" not in __import__("fastbp").LOSSES, reason="kernels without the Poisson loss")
 def test_poisson_takes_the_same_path(diabetes):
     X, Y = diabetes
     counts = np.random.default_rng(0).poisson(np.exp(Y))
