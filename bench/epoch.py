@@ -1,8 +1,8 @@
 """What an epoch of `fit` costs beside its steps: run `python bench/epoch.py`, times are microseconds of CPU.
 
-Steps alone: the same number of compiled steps over the rows as they lie. In order: the rows of each batch are taken from
-all over, always the same ones. fit: all that, with a new order for each epoch, and its bookkeeping. One thread; the best
-of interleaved runs.
+Steps alone: the same number of compiled steps over the rows as they lie. In order: the rows of each batch are taken
+from all over, always the same ones. fit: all that, with a new order for each epoch, and its bookkeeping. One thread,
+the best of interleaved runs.
 """
 
 import os
