@@ -9,6 +9,7 @@ import numpy as np
 import scipy.optimize
 from sklearn.utils.optimize import _check_optimize_result
 
+from ..lbfgs import one_blas_thread
 from . import _rows
 from ._stochastic import sum_of_squares
 
@@ -52,10 +53,11 @@ def fit(model: BaseMLP, net: MLP, X: Any, Y: Array, weights: Array | None) -> No
     model.n_iter_ = 0
     options = {"maxfun": model.max_fun, "maxiter": model.max_iter, "gtol": model.tol}
     try:
-        result = scipy.optimize.minimize(
-            objective, net.parameters.astype(np.float64), jac=True, method="L-BFGS-B", callback=iteration_ends,
-            options=options,
-        )  # fmt: skip
+        with one_blas_thread():
+            result = scipy.optimize.minimize(
+                objective, net.parameters.astype(np.float64), jac=True, method="L-BFGS-B", callback=iteration_ends,
+                options=options,
+            )  # fmt: skip
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=4)
         net.parameters[:] = reached
