@@ -477,13 +477,21 @@ cdef class Network:
         return self.run(&s, parameters, X, TRAIN, state)
 
     cdef bint read_pass(
-        self, Batches *b, object X, object order, Py_ssize_t begin, Py_ssize_t batch_size, object dropout,
+        self, Batches *b, np.ndarray parameters, object X, object Y, object sample_weight, object order,
+        Py_ssize_t begin, Py_ssize_t batch_size, np.ndarray gradient, bint mean, object dropout, uint64_t key,
     ) noexcept:
-        """The order and the batches of a pass; False if an argument is not as needed."""
-        cdef Py_ssize_t rows = np.PyArray_DIMS(X)[0], k
+        """What all batches of a pass share; False if an argument is not as needed."""
+        cdef Py_ssize_t rows, k
         cdef bint bad = False
+        if not self.read_batch(&b.whole, X, Y, sample_weight, mean):
+            return False
+        b.whole.parameters = <const real *> np.PyArray_DATA(parameters)
+        b.whole.gradient = <real *> np.PyArray_DATA(gradient)
+        b.mean = mean
+        b.penalty = 0
+        b.key = key
         b.order = NULL
-        b.end = rows
+        b.end = rows = np.PyArray_DIMS(X)[0]
         if order is not None:
             b.order = <const int64_t *> plain(order, np.NPY_INT64, 1, -1, 0, False)
             if b.order == NULL:
@@ -507,18 +515,12 @@ cdef class Network:
         cdef Step s
         cdef Workspace *w
         cdef double loss
-        if not self.read_batch(&b.whole, X, Y, sample_weight, mean):
+        if plain(out, REAL, 1, self.net.n_parameters, 0, True) == NULL:
             return None
-        if not self.read_pass(&b, X, order, begin, batch_size, dropout):
+        if not self.read_pass(&b, parameters, X, Y, sample_weight, order, begin, batch_size, out, mean, dropout, key):
             return None
-        if begin == b.end or plain(out, REAL, 1, self.net.n_parameters, 0, True) == NULL:
+        if begin == b.end or not self.clear_of_inputs(out, parameters, X, Y, sample_weight):
             return None
-        if not self.clear_of_inputs(out, parameters, X, Y, sample_weight):
-            return None
-        b.whole.parameters = <const real *> np.PyArray_DATA(parameters)
-        b.whole.gradient = <real *> np.PyArray_DATA(out)
-        b.mean = mean
-        b.key = key
         s = batch_at(&b, begin, step)
         w = self.take(s.rows, TRAIN, order is not None)
         work_in(&s, w)
@@ -541,19 +543,15 @@ cdef class Network:
         cdef Workspace *last = NULL
         cdef int failure = 0
         cdef double *loss_of = <double *> np.PyArray_DATA(losses)
-        if not self.read_batch(&b.whole, X, Y, sample_weight, mean):
-            return None
-        if not self.read_pass(&b, X, order, begin, batch_size, dropout):
+        if not self.read_pass(
+            &b, parameters, X, Y, sample_weight, order, begin, batch_size, gradient, mean, dropout, key,
+        ):
             return None
         if plain(losses, np.NPY_FLOAT64, 1, blocks_of(b.end, batch_size), 0, True) == NULL:
             return None
-        b.whole.parameters = <const real *> np.PyArray_DATA(parameters)
-        b.whole.gradient = <real *> np.PyArray_DATA(gradient)
         b.whole.guarded = True
         b.whole.max_norm = max_norm
-        b.mean = mean
         b.penalty = penalty
-        b.key = key
         w = self.take(min(batch_size, b.end), TRAIN, order is not None)
         try:
             if b.end > batch_size and b.end % batch_size != 0:

@@ -31,7 +31,7 @@ cdef struct Step:
     const Net *net
     const Plan *plan
     const real *parameters          # and VL readable numbers after them
-    Py_ssize_t rows                 # as planned; what else needs them
+    Py_ssize_t rows                 # of one of the batches of a pass: tells which plan it needs
     const real *x                   # [rows, fan_in of the first layer] without padding
     Targets targets
     const int64_t *order            # plan.gather: the batch is these rows of x and of the targets; NULL: the first ones
@@ -628,7 +628,7 @@ cdef extern from *:
 
 
 cdef inline separate_void run_thread(Step *s, int thread, Py_ssize_t *next_task) noexcept nogil:
-    """A thread's part of all stages.
+    """A thread's part of all stages.  OpenMP's own loops would do, but wait once more at the end of a step.
 
     Its first task of a stage is known; for more it takes a number, from the first or, every other stage, the second
     half of next_task, which are cache lines apart.  Parameters are shared out once for all: they and what belongs to
@@ -670,7 +670,7 @@ cdef inline double run_step(Step *s) noexcept nogil:
             run_thread(s, threadid(), first)
     else:
         run_thread(s, 0, first)
-    return total_loss(s)
+    return s.loss if s.guarded else total_loss(s)
 
 
 # ---- one thread or all -----------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,12 @@ from ._sources import Table
 from .divergence import diverged
 from .training import Training
 
+if TYPE_CHECKING:
+    from .mlp import MLP
+
 Array = np.ndarray[Any, Any]
+
+_TOLERANCE = (0.0, math.inf, "a finite number >= 0")
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
@@ -29,7 +34,13 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     return threadpool_limits(1, user_api="blas")  # type: ignore[no-any-return]
 
 
-_TOLERANCE = (0.0, math.inf, "a finite number >= 0")
+def add_penalty(net: MLP, gradient: Array, penalty: float) -> float:
+    """Return 0.5 * penalty * sum(weights**2), its derivative added to the gradient; biases are not included."""
+    squares = 0.0
+    for W, g in zip(net.weights, net.views(gradient)[0], strict=True):
+        g += penalty * W
+        squares += float(np.square(W, dtype=np.float64).sum())
+    return 0.5 * penalty * squares
 
 
 class LBFGS:
@@ -152,10 +163,7 @@ class FullBatch(Training):
             total /= weight
             gradient /= weight
         if self._options.penalty:
-            penalty = self._options.penalty / weight
-            for W, g in zip(net.weights, net.views(gradient)[0], strict=True):
-                total += 0.5 * penalty * float(np.square(W, dtype=np.float64).sum())
-                g += penalty * W
+            total += add_penalty(net, gradient, self._options.penalty / weight)
         if not (math.isfinite(total) and np.isfinite(gradient).all()):
             what = "gradient" if math.isfinite(total) else "loss"
             cause = "check X and Y for nan and inf, or scale them to about unit size"

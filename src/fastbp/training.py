@@ -109,12 +109,10 @@ class Training:
         net = self._net
         self._begin()
         history = self._history
-        self._written = len(history.losses)
         self._progress = self._make_progress() if self._options.progress and self._is_root else None
         history.stopped = ""
         try:
             self._train()
-            history.n_steps = self._n_steps()
             self._write(at_end=True)
         except BaseException as error:
             error.history = history  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.optimize
 from sklearn.utils.optimize import _check_optimize_result
 
-from ..lbfgs import one_blas_thread
+from ..lbfgs import add_penalty, one_blas_thread
 from . import _rows
 from ._stochastic import sum_of_squares
 
@@ -31,9 +31,7 @@ def fit(model: BaseMLP, net: MLP, X: Any, Y: Array, weights: Array | None) -> No
     def objective(w: Array) -> tuple[float, Array]:
         net.parameters[:] = w
         loss, gradient = _rows.value_and_grad(net, X, Y, weights)
-        for W, g in zip(net.weights, net.views(gradient)[0], strict=True):
-            g += (model.alpha / total) * W
-        return loss + 0.5 * model.alpha / total * sum_of_squares(net), gradient
+        return loss + add_penalty(net, gradient, model.alpha / total), gradient
 
     def reported(loss: float) -> float:
         penalty = 0.5 * model.alpha / total * sum_of_squares(net)
