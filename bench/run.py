@@ -49,36 +49,41 @@ def _tidy_environment(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
+def answer(pipe: Connection, serve: Callable[[str, Any], Any]) -> None:
+    """Serve requests that come through a pipe until it says "end"; an error is an answer, too."""
+    while True:
+        request, argument = pipe.recv()
+        if request == "end":
+            return
+        try:
+            pipe.send(("ok", serve(request, argument)))
+        except Exception as error:
+            pipe.send(("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
+
+
 def _work(pipe: Connection, name: str, threads: int) -> None:
     """Serve one peer: build it for a case, report its result, time its calls."""
     import peers
 
     calls: dict[str, Any] = {}
-    peer: Any = None
-    while True:
-        request, argument = pipe.recv()
-        try:
-            answer: Any = None
-            if request == "end":
-                return
-            if request == "build":
-                calls = {}
-                peer = peers.PEERS[name](argument, threads)
-                answer = peer.result()
-                calls = {kind: getattr(peer, kind) for kind in (*KINDS, "forward") if hasattr(peer, kind)}
-                for call in calls.values():
-                    call()
-                    call()
-                answer = (*answer, list(calls))
-            elif request == "time":
-                kind, seconds = argument
-                calls[kind]()
-                answer = peers.best_time(calls[kind], seconds)
-            elif request == "peak":
-                answer = _peak(threads)
-            pipe.send(("ok", answer))
-        except Exception as error:
-            pipe.send(("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
+
+    def serve(request: str, argument: Any) -> Any:
+        if request == "build":
+            calls.clear()
+            peer = peers.PEERS[name](argument, threads)
+            result = peer.result()
+            calls.update({kind: getattr(peer, kind) for kind in (*KINDS, "forward") if hasattr(peer, kind)})
+            for call in calls.values():
+                call()
+                call()
+            return (*result, list(calls))
+        if request == "time":
+            kind, seconds = argument
+            calls[kind]()
+            return peers.best_time(calls[kind], seconds)
+        return _peak(threads)
+
+    answer(pipe, serve)
 
 
 def _products(module: Any, dtype: str) -> dict[str, float]:

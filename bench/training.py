@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from run import RESULTS, Worker, _control, _others, _tidy_environment, machine, save
+from run import RESULTS, Worker, _control, _others, _tidy_environment, answer, machine, save
 
 # Relative differences up to which losses after the same steps are the same. There are two formulas of Adam:
 # scikit-learn's estimators add eps to the uncorrected root of v, PyTorch and net.fit to the corrected one, which shows
@@ -40,39 +40,35 @@ def serve(pipe: Connection, name: str, threads: int) -> None:
 
     learner: Any = None
     case: Any = None
-    while True:
-        request, argument = pipe.recv()
-        try:
-            answer: Any = None
-            if request == "end":
-                return
-            if request == "build":
-                case = argument
-                learner = LEARNERS[name](case, threads)
-                data = load(case, 0)
-                X, y = data[0][:CHECKED], data[1][:CHECKED]
-                epochs = min(case.epochs, 10 if case.solver == "lbfgs" else 2)
-                learner.prepare(X, y, 0, epochs, shuffle=False)
+    data: Any = None
+
+    def one(request: str, argument: Any) -> Any:
+        nonlocal learner, case, data
+        if request == "build":
+            case = argument
+            learner = LEARNERS[name](case, threads)
+            data = load(case, 0)
+            X, y = data[0][:CHECKED], data[1][:CHECKED]
+            epochs = min(case.epochs, 10 if case.solver == "lbfgs" else 2)
+            learner.prepare(X, y, 0, epochs, shuffle=False)
+            learner.fit()
+            return loss_and_score(learner.outputs(X), y)[0]
+        if request == "fit":
+            if case.data != "fashion":  # whose rows are the same for all seeds
+                data = load(case, argument)
+            X, y, X_held, y_held = data
+            taken: list[float] = []
+            while sum(taken) < LEAST and len(taken) < REPEATS:
+                learner.prepare(X, y, argument, case.epochs, shuffle=True)
+                begin = time.perf_counter()
                 learner.fit()
-                answer = loss_and_score(learner.outputs(X), y)[0]
-            elif request == "fit":
-                if case.data != "fashion":  # whose rows are the same for all seeds
-                    data = load(case, argument)
-                X, y, X_held, y_held = data
-                taken: list[float] = []
-                while sum(taken) < LEAST and len(taken) < REPEATS:
-                    learner.prepare(X, y, argument, case.epochs, shuffle=True)
-                    begin = time.perf_counter()
-                    learner.fit()
-                    taken.append(time.perf_counter() - begin)
-                answer = (min(taken), *loss_and_score(learner.outputs(X_held), y_held))
-            elif request == "epoch":
-                answer = epoch_against_steps(*argument, threads)
-            elif request == "row":
-                answer = one_row(LEARNERS[name](argument, threads), *load(argument, 0)[:2])
-            pipe.send(("ok", answer))
-        except Exception as error:
-            pipe.send(("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
+                taken.append(time.perf_counter() - begin)
+            return (min(taken), *loss_and_score(learner.outputs(X_held), y_held))
+        if request == "epoch":
+            return epoch_against_steps(*argument, threads)
+        return one_row(LEARNERS[name](argument, threads), *load(argument, 0)[:2])
+
+    answer(pipe, one)
 
 
 def loss_and_score(outputs: Any, y: Any) -> tuple[float, float]:
