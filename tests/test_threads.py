@@ -236,14 +236,52 @@ def test_threads_are_used_where_there_are_cores():
     assert run(COUNT.format(before=""), OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="1") == ["2"]
 
 
+SMALL = """
+import os, sys, time, numpy as np, fastbp
+def work(sizes, rows, dtype, calls):
+    net = fastbp.MLP(sizes, activation="tanh", dtype=dtype, rng=0)
+    X, Y, adam = np.ones((rows, sizes[0]), dtype), np.ones((rows, sizes[-1]), dtype), fastbp.Adam()
+    for _ in range(calls):
+        net.value_and_grad(X, Y), net.train_step(X, Y, adam), net.value(X, Y), net.predict(X)
+        net.backward(net.forward(X))
+    net.fit(X, Y, epochs=5, rng=0)
+def small_ones():
+    shapes = [(4, [2, 8, 1]), (1, [8, 64, 64, 4]), (32, [16, 32, 32, 4]), (1, [200, 100, 10]), (500, [3, 8, 1])]
+    for rows, sizes in shapes:
+        work(sizes, rows, np.float32, calls=50)
+        work(sizes, rows, np.float64, calls=50)
+"""
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
-def test_a_small_net_never_wakes_a_thread():
+def test_small_nets_start_no_thread():
+    code = SMALL + "small_ones()\nprint(len(os.listdir('/proc/self/task')))"
+    assert run(code, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="1") == ["1"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
+def test_small_nets_do_not_wake_a_thread_that_a_large_one_started():
+    """Each time a thread is woken it goes to sleep again, which the kernel counts."""
     code = (
-        COUNT.replace("[784, 256, 256, 10]", "[2, 8, 1]")
-        .replace("(2000, 784)", "(4, 2)")
-        .replace("(2000, 10)", "(4, 1)")
+        SMALL
+        + """
+work([784, 256, 256, 10], 2000, np.float32, calls=2)
+(other,) = set(os.listdir("/proc/self/task")) - {str(os.getpid())}
+def slept():
+    with open(f"/proc/self/task/{other}/status") as status:
+        return [line for line in status if line.startswith(("State", "voluntary_ctxt"))]
+while "sleeping" not in slept()[0]:
+    time.sleep(0.01)
+before = slept()
+small_ones()
+print(slept() == before)
+work([784, 256, 256, 10], 2000, np.float32, calls=1)
+print(slept() == before)
+"""
     )
-    assert run(code.format(before=""), OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="1") == ["1"]
+    spins_little = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "passive"}
+    assert run(code, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="1", **spins_little) == ["True", "False"]
 
 
 def test_threadpoolctl_sees_and_limits_the_threads():
