@@ -230,6 +230,28 @@ def test_no_thread_is_started_when_one_is_asked_for(before):
     assert run(COUNT.format(before=before), **environment) == ["1"]
 
 
+SHORT_TRAINING = """
+import numpy as np, fastbp
+from fastbp import _dispatch
+trained = []
+for threads in (2, 1):
+    _dispatch.limit_threads(threads, threads)
+    net = fastbp.MLP([64, 200, 10], output_activation="softmax", loss="cross_entropy", rng=0)
+    rng = np.random.default_rng(0)
+    X, Y, optimizer = rng.normal(size=(256, 64)), rng.integers(0, 10, 256), fastbp.Adam()
+    for _ in range(3):
+        net.train_step(X, Y, optimizer)
+    trained.append(net.parameters)
+np.testing.assert_array_equal(*trained)
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("limit", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}])
+def test_openmp_may_give_fewer_threads_than_asked_for(limit):
+    assert run(SHORT_TRAINING, **limit) == ["ok"]
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
 def test_threads_are_used_where_there_are_cores():

@@ -25,7 +25,7 @@ cdef struct Net:
 cdef enum:
     MAX_CHUNKS = 16
     GRADIENT_ROWS = 128             # rows of dW in a task, at most
-    RANGE = 512                     # parameters in a task of adding gradients and updating
+    RANGE = 128                     # parameters: their squares are added up, and they are shared out, by so many
 
 cdef enum Mode:
     TRAIN       # loss and gradient
@@ -80,9 +80,15 @@ cdef inline Py_ssize_t blocks_of(Py_ssize_t rows, Py_ssize_t block_rows) noexcep
 
 
 cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
-    """Tasks that a layer's dW is cut into, by rows of dW: what is added up should stay in the second-level cache."""
+    """Tasks that a layer's dW is cut into, by rows of dW: what is added up should stay in the second-level cache.
+
+    An even number where there is much to do, for two threads or four.
+    """
     cdef bint wide = layer.fan_out * GRADIENT_ROWS * <Py_ssize_t> sizeof(real) > 256 * 1024
-    return blocks_of(layer.fan_in, GRADIENT_ROWS // 2 if wide else GRADIENT_ROWS)
+    cdef Py_ssize_t rows = GRADIENT_ROWS // 2 if wide else GRADIENT_ROWS
+    if layer.fan_in * layer.fan_out < 8192:
+        return blocks_of(layer.fan_in, rows)
+    return 2 * blocks_of(layer.fan_in, 2 * rows)
 
 
 cdef inline Py_ssize_t gathered_size(const Plan *plan, Py_ssize_t fan_out) noexcept nogil:
@@ -162,7 +168,7 @@ cdef inline void make_plan(
                                      SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
     plan.gathered_at = plan.scratch_size
     plan.scratch_size += in_lines(gathered_size(plan, net.layers[net.n_layers - 1].fan_out))
-    plan.own_panels = few and mode != TAPE and not plan.in_place
+    plan.own_panels = net.n_parameters * <Py_ssize_t> sizeof(real) <= 1280 * 1024 and mode != TAPE and not plan.in_place
     plan.panels_at = plan.scratch_size
     if plan.own_panels:
         plan.scratch_size += in_lines(net.packed_size)

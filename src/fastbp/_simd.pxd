@@ -30,6 +30,7 @@ cdef extern from "simd.h" nogil:
     real real_sqrt(real x) noexcept
     void prefetch_line(const real *p) noexcept
     void prefetch_to_write(const real *p) noexcept
+    void write_back(real *p) noexcept
 
     vint vless(vreal a, vreal b) noexcept
     vint vless_equal(vreal a, vreal b) noexcept

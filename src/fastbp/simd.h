@@ -141,6 +141,8 @@ static inline vreal vmax(vreal a, vreal b) { return FASTBP_MINMAX(max, pd)(a, b)
 #define prefetch_to_write(p) ((void)(p))
 #endif
 #define LINE ((int)(64 / sizeof(real)))
+/* Write a number with the value it has. */
+static inline void write_back(real *p) { *(volatile real *)p = *(volatile real *)p; }
 
 /* mask ? a : b, lane by lane */
 static inline vreal vselect(vint mask, vreal a, vreal b)
