@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-SOURCES := setup.py pyproject.toml $(wildcard src/fastbp/*.pyx src/fastbp/*.pxd src/fastbp/*.h src/fastbp/*.c)
+SOURCES := setup.py pyproject.toml $(wildcard src/fastbp/*.pyx src/fastbp/*.pxd src/fastbp/*.pxi src/fastbp/*.h src/fastbp/*.c)
 BUILD   := $(BIN)/python setup.py --quiet build_ext --inplace --parallel $(JOBS) \
            --build-lib build/inplace/lib --build-temp build/inplace/temp
 
@@ -94,9 +94,10 @@ $(STAMPS)/venv: pyproject.toml tools/requirements.py
 # With `-variants`, what only tests use is built too: it includes the ordinary build.
 $(STAMPS)/build $(STAMPS)/build-variants: $(STAMPS)/venv $(SOURCES)
 	@echo "building with $(JOBS) jobs"
+	@touch $@.begun
 	@$(if $(findstring variants,$@),FASTBP_VARIANTS=all) $(BUILD)
 	@$(BIN)/python setup.py --quiet egg_info > build/egg_info.log 2>&1 || { cat build/egg_info.log; exit 1; }
-	@touch $(STAMPS)/build $@
+	@touch -r $@.begun $(STAMPS)/build $@
 
 $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/venv
 	@echo "installing what '$*' needs"

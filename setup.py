@@ -13,11 +13,13 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+BEGUN = time.time()
 SOURCE = Path("src/fastbp")
 X86 = platform.machine().lower() in ("x86_64", "amd64", "x64")
 MSVC = sys.platform == "win32"
@@ -54,11 +56,17 @@ DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "c
               "initializedcheck": False, "freethreading_compatible": True, "embedsignature": False}  # fmt: skip
 
 
+def date_back(path):
+    """Date what was made now by the beginning: a source edited meanwhile, perhaps after it was read, is newer."""
+    if os.path.getmtime(path) > BEGUN:
+        os.utime(path, (BEGUN, BEGUN))
+
+
 def cython_extensions():
     import numpy
     from Cython.Build import cythonize
 
-    headers = [str(p) for pattern in ("*.pxd", "*.h") for p in sorted(SOURCE.glob(pattern))]
+    headers = [str(p) for pattern in ("*.pxd", "*.pxi", "*.h") for p in sorted(SOURCE.glob(pattern))]
     modules = [("_cpu", "_cpu.pyx", 16, [], [])]
     modules += [
         (f"_kernels_{isa}_{dtype}", "_kernels.pyx", width, flags, macros)
@@ -72,6 +80,7 @@ def cython_extensions():
             [Extension(f"fastbp.{name}", [str(SOURCE / source)], depends=headers)],
             build_dir=f"build/cython/{name}", include_path=["src"], compiler_directives=DIRECTIVES, quiet=True,
         )  # fmt: skip
+        date_back(*extension.sources)
         extension.include_dirs = [str(SOURCE), numpy.get_include()]
         extension.define_macros = [
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("FASTBP_VECTOR_BYTES", str(width)), *macros,
@@ -96,6 +105,10 @@ class BuildExt(build_ext):
             except Exception:
                 return False
         return True
+
+    def build_extension(self, extension):
+        super().build_extension(extension)
+        date_back(self.get_ext_fullpath(extension.name))
 
     def build_extensions(self):
         flags, links = [], []

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._config import get_config, get_num_threads, set_num_threads, show_config
-from .mlp import ACTIVATIONS, LOSSES, MLP
+from ._parameters import ACTIVATIONS, LOSSES
+from .mlp import MLP
 from .ops import dense_backward, dense_forward, safe_log
 from .optim import SGD, Adam, AdamW, RMSprop
 

@@ -30,6 +30,33 @@ def choice(name: str, value: Any, valid: Sequence[str]) -> str:
     return value
 
 
+def activations(name: str, value: Any, valid: Sequence[str], hidden: int) -> tuple[str, ...]:
+    """One name for each hidden layer, from one for all or one for each."""
+    if isinstance(value, str):
+        return (choice(name, value, valid),) * hidden
+    try:
+        names = tuple(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be one of {', '.join(valid)}, or one of them per hidden layer, got {describe(value)}"
+        ) from None
+    for item in names:
+        choice(name, item, valid)
+    if len(names) != hidden:
+        raise ValueError(f"{name} must be one name, or one per hidden layer ({hidden}), got {len(names)}: {names!r}")
+    return names
+
+
+def generator(name: str, value: Any) -> np.random.Generator:
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return np.random.default_rng(value)
+    except (TypeError, ValueError):
+        message = f"{name} must be None, a nonnegative integer or a numpy.random.Generator, got {describe(value)}"
+        raise ValueError(message) from None
+
+
 def number(name: str, value: Any, low: float, high: float, valid: str) -> float:
     """A real number in [low, high); `valid` says so in words."""
     if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) != 0:

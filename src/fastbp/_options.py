@@ -44,12 +44,10 @@ class Options:
         checkpoint_every: Any,
         resume: Any,
     ) -> None:
-        from .mlp import _generator
-
         self.epochs = _check.integer("epochs", epochs, 1)
         self.batch_size = _check.integer("batch_size", batch_size, 1)
         self.shuffle = bool(shuffle)
-        self.rng = _generator(rng)
+        self.rng = _check.generator("rng", rng)
         self.patience = None if patience is None else _check.integer("patience", patience, 1)
         self.min_delta = _check.number("min_delta", min_delta, *_NONNEGATIVE)
         self.keep_best = bool(restore_best) and self.patience is not None

@@ -29,6 +29,24 @@ cdef struct Update:
     bint decoupled          # weight decay shrinks the parameters (AdamW) rather than adding to the gradient (L2)
 
 
+cdef struct Optimizer:      # of one network
+    Update update
+    bint eps_hat            # eps is added to sqrt(v) before v's correction
+    Py_ssize_t steps        # that were taken
+
+
+cdef inline Update next_update(Optimizer *optimizer, real *parameters) noexcept nogil:
+    """The update of the next step, which counts from now on."""
+    cdef Update u = optimizer.update
+    optimizer.steps += 1
+    u.parameters = parameters
+    u.correction1 = 1 - u.beta1 ** optimizer.steps
+    u.correction2 = 1 - u.beta2 ** optimizer.steps
+    if optimizer.eps_hat:
+        u.eps /= sqrt(u.correction2)
+    return u
+
+
 cdef inline separate_void sgd_range(
     Py_ssize_t n, real *w, const real *g, real *velocity, real rate, real momentum, bint nesterov, real decay,
 ) noexcept nogil:

@@ -1,17 +1,17 @@
-"""Dense networks: parameters, loss and gradient, predictions."""
+"""Dense networks: how one is made, and how it is trained."""
 
 from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _check, _dispatch
+from . import _check
+from ._evaluation import Evaluation
+from ._parameters import ACTIVATIONS, LOSSES
 from .optim import Optimizer
 
 if TYPE_CHECKING:
@@ -21,22 +21,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-ACTIVATIONS: tuple[str, ...] = _dispatch.kernels(np.dtype(np.float64)).ACTIVATION_NAMES
-LOSSES: tuple[str, ...] = _dispatch.kernels(np.dtype(np.float64)).LOSS_NAMES
 REDUCTIONS = ("mean", "sum")
 
-# output activation -> the loss whose dE/dz is y - t: together they are computed from the logits, without a clip
-CANONICAL = {"sigmoid": "binary_cross_entropy", "softmax": "cross_entropy", "exp": "poisson"}
-# variance of a unit's weights times its fan_in: He's for what lets half of its input through, else Glorot's
-HE = ("relu", "leaky_relu", "elu", "softplus", "gelu", "silu")
 
-# what the compiled network was made of
-_FIXED = frozenset(
-    "sizes activation output_activation loss reduction dtype clip layout n_parameters weights biases".split()
-)
-
-
-class MLP:
+class MLP(Evaluation):
     """A dense network and its loss: ``a_i = act_i(a_{i-1} W_i + b_i)``, rows are examples.
 
     The gradient is exact for the loss that is reported, whatever the activations.  Sigmoid with
@@ -121,188 +109,17 @@ class MLP:
         rng: int | np.random.Generator | None = None,
     ) -> None:
         self.sizes = _check.sizes("sizes", sizes)
-        self.activation = _hidden_activations(activation, len(self.sizes) - 2)
+        self.activation = _check.activations("activation", activation, ACTIVATIONS[:-1], len(self.sizes) - 2)
         self.output_activation = _check.choice("output_activation", output_activation, ACTIVATIONS)
         self.loss = _check.choice("loss", loss, LOSSES)
         self.reduction = _check.choice("reduction", reduction, REDUCTIONS)
         self.dtype = _check.dtype("dtype", dtype)
         self.clip = None if clip is None else _check.clip("clip", clip)
-        generator = _generator(rng)
-
-        shapes = list(pairwise(self.sizes))
-        self.layout: list[tuple[str, tuple[int, ...]]] = []
-        for i, (fan_in, fan_out) in enumerate(shapes):
-            self.layout += [(f"W{i}", (fan_in, fan_out)), (f"b{i}", (fan_out,))]
-        self.n_parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out in shapes)
+        generator = _check.generator("rng", rng)
         self._set_up()
-        for W, name in zip(self.weights, (*self.activation, self.output_activation), strict=True):
-            fan_in, fan_out = W.shape
-            bound = math.sqrt(6 / fan_in) if name in HE else math.sqrt(6 / (fan_in + fan_out))
-            W[...] = generator.uniform(-bound, bound, W.shape)
+        self._draw_weights(generator)
 
-    def _set_up(self) -> None:
-        """All that follows from the arguments: the compiled network and the views of its parameters."""
-        self._kernels = _dispatch.kernels(self.dtype)
-        padded = np.zeros(self.n_parameters + self._kernels.READABLE_PAST_PARAMETERS, self.dtype)
-        self._buffer = padded[: self.n_parameters]  # what the kernels get; users get views of it
-        self._parameters = self._buffer[:]
-        self.weights, self.biases = self.views(self._parameters)
-        self._identity = object()  # what an optimizer knows its network by
-        self._local = threading.local()
-        self._mean = self.reduction == "mean"
-        self._softmax = self.output_activation == "softmax"
-        clipped = self.clip is not None or CANONICAL.get(self.output_activation) != self.loss
-        clip = float(np.finfo(self.dtype).eps) if self.clip is None else self.clip
-        log_clip, low, high = -math.inf, -math.inf, math.inf
-        if clipped and self.loss != "squared_error":
-            log_clip = math.log(clip)
-            if not self._softmax:
-                from ._clip import clip_edges  # and decimal, which few networks need
-
-                low, high = clip_edges(self.output_activation, clip, self.dtype)
-        codes = [ACTIVATIONS.index(name) for name in (*self.activation, self.output_activation)]
-        loss = LOSSES.index(self.loss)
-        self._network = self._kernels.Network(self.sizes, codes, loss, clipped, clip, log_clip, low, high)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FIXED and "_network" in self.__dict__:
-            raise ValueError(f"{name} cannot be changed, got {_check.describe(value)}: make another MLP")
-        object.__setattr__(self, name, value)
-
-    # ---- parameters --------------------------------------------------------------------------------------------------
-
-    @property
-    def parameters(self) -> Array:
-        return self._parameters
-
-    @parameters.setter
-    def parameters(self, value: Any) -> None:
-        if value is not self._parameters:  # `net.parameters -= step` assigns the array itself
-            raise ValueError(
-                f"parameters cannot be replaced, got {_check.describe(value)}: use net.parameters[:] = ..."
-            )
-
-    def _writable(self) -> None:
-        if not self._parameters.flags.writeable:
-            raise ValueError("parameters must be writable for a training step, got a read-only array")
-
-    def views(self, vector: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """The weights and biases in a flat vector laid out as ``parameters``, without copying.
-
-        Parameters
-        ----------
-        vector : ndarray, shape (n_parameters,)
-            For example a gradient.
-
-        Returns
-        -------
-        weights, biases : tuple of ndarray
-            Views, of shapes (fan_in, fan_out) and (fan_out,).
-
-        Raises
-        ------
-        ValueError, TypeError
-            If vector is no array of that shape.
-
-        Examples
-        --------
-        >>> import numpy as np, fastbp
-        >>> net = fastbp.MLP([2, 3])
-        >>> W, b = net.views(np.arange(9.))
-        >>> W[0].shape, b[0]
-        ((2, 3), array([6., 7., 8.]))
-        """
-        if not isinstance(vector, np.ndarray):
-            raise TypeError(f"vector must be an array of shape ({self.n_parameters},), got {_check.describe(vector)}")
-        if vector.dtype.kind != "f":
-            raise TypeError(f"vector must be of floating-point numbers, got {_check.describe(vector)}")
-        if vector.shape != (self.n_parameters,):
-            raise ValueError(f"vector must have shape ({self.n_parameters},), got {vector.shape}")
-        blocks, at = [], 0
-        for _, shape in self.layout:
-            size = math.prod(shape)
-            blocks.append(vector[at : at + size].reshape(shape))
-            at += size
-        return tuple(blocks[0::2]), tuple(blocks[1::2])
-
-    # ---- loss and gradient -------------------------------------------------------------------------------------------
-
-    def _batch(self, X: Any, Y: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
-        """The arguments as the kernels want them, or the error that says what is wrong."""
-        X = _check.matrix("X", X, self.dtype, self.sizes[0])
-        Y = _check.targets("Y", Y, self.dtype, X.shape[0], self.sizes[-1], self.loss, self._softmax)
-        return X, Y, None if sample_weight is None else _check.weights("sample_weight", sample_weight, X.shape[0])
-
-    def value_and_grad(
-        self, X: Any, Y: Any, sample_weight: Any = None, out: Array | None = None
-    ) -> tuple[float, Array]:
-        """The loss of a batch and its exact gradient with respect to all parameters.
-
-        Parameters
-        ----------
-        X : array_like, shape (rows, sizes[0])
-            At least one row.
-        Y : array_like, shape (rows, sizes[-1]), or (rows,)
-            Targets; class labels from 0 for cross_entropy; one column may be given as a vector.
-        sample_weight : array_like, shape (rows,), optional
-            Finite, not negative, not all zero; 1 each by default.
-        out : ndarray, shape (n_parameters,), optional
-            Where to write the gradient: C order, the network's dtype, no memory shared with the parameters or inputs.
-
-        Returns
-        -------
-        loss : float
-        grad : ndarray, shape (n_parameters,)
-            Laid out as ``parameters``; `views` gives its weights and biases.  It is out, if that is given.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument is not as described; nothing has been written then.
-
-        Examples
-        --------
-        >>> import fastbp
-        >>> net = fastbp.MLP([1, 1])
-        >>> net.parameters[:] = 2, 1
-        >>> net.value_and_grad([[3.]], [[4.]])
-        (4.5, array([9., 3.]))
-        """
-        result = self._network.value_and_grad(self._buffer, X, Y, sample_weight, out, self._mean)
-        if result is None:
-            X, Y, sample_weight = self._batch(X, Y, sample_weight)
-            if out is not None:
-                out = _check.output("out", out, self.dtype, (self.n_parameters,), parameters=self._buffer, X=X, Y=Y,
-                                    sample_weight=sample_weight)  # fmt: skip
-            result = self._network.value_and_grad(self._buffer, X, Y, sample_weight, out, self._mean)
-        return result  # type: ignore[no-any-return]
-
-    def value(self, X: Any, Y: Any, sample_weight: Any = None) -> float:
-        """The loss of a batch, without its gradient.
-
-        Parameters
-        ----------
-        X, Y, sample_weight
-            As in `value_and_grad`, and so are the errors.
-
-        Returns
-        -------
-        float
-            Equal to the first of what `value_and_grad` returns, to rounding.
-
-        Examples
-        --------
-        >>> import fastbp
-        >>> net = fastbp.MLP([1, 1])
-        >>> net.parameters[:] = 2, 1
-        >>> net.value([[3.]], [[4.]])
-        4.5
-        """
-        loss = self._network.value(self._buffer, X, Y, sample_weight, self._mean)
-        if loss is None:
-            X, Y, sample_weight = self._batch(X, Y, sample_weight)
-            loss = self._network.value(self._buffer, X, Y, sample_weight, self._mean)
-        return loss  # type: ignore[no-any-return]
+    # ---- training ----------------------------------------------------------------------------------------------------
 
     def train_step(self, X: Any, Y: Any, optimizer: Optimizer, sample_weight: Any = None) -> float:
         """One step of an optimizer along the gradient of a batch's loss.
@@ -346,67 +163,6 @@ class MLP:
             X, Y, sample_weight = self._batch(X, Y, sample_weight)
             loss = self._network.train_step(self._buffer, X, Y, sample_weight, gradient, state, self._mean)
         return loss  # type: ignore[no-any-return]
-
-    def _run_batches(
-        self,
-        X: Array,
-        Y: Array,
-        sample_weight: Array | None,
-        optimizer: Optimizer,
-        order: Array | None,
-        begin: int,
-        batch_size: int,
-        losses: Array,
-        *,
-        penalty: float = 0.0,
-        max_norm: float = math.inf,
-        dropout: Sequence[float] | None = None,
-        key: int = 0,
-        seconds: float = 0.1,
-    ) -> tuple[int, str | None]:
-        """Steps over the batches of one pass from position `begin` on, until its end or for so many seconds.
-
-        X, Y and sample_weight as `_batch` returns them.  Returns the position after the last step, and None or what was
-        not finite at the batch there: "loss" or "gradient".
-        """
-        self._writable()
-        result = self._network.train_batches(
-            self._buffer, X, Y, sample_weight, order, begin, batch_size, losses, self._gradient_buffer(),
-            optimizer._state_for(self), self._mean, penalty, max_norm, _rates(dropout), key, seconds,
-        )  # fmt: skip
-        if result is None:
-            raise ValueError("X, Y, sample_weight or order: no longer valid, though they were checked before")
-        return result[0], (None, "loss", "gradient")[result[1]]
-
-    def _batch_gradient(
-        self,
-        X: Array,
-        Y: Array,
-        sample_weight: Array | None,
-        order: Array | None,
-        begin: int,
-        batch_size: int,
-        out: Array,
-        *,
-        dropout: Sequence[float] | None = None,
-        key: int = 0,
-        step: int = 0,
-    ) -> float:
-        """Loss and gradient of one batch as `_run_batches` takes it, before its step."""
-        loss = self._network.batch_gradient(
-            self._buffer, X, Y, sample_weight, order, begin, batch_size, out, self._mean, _rates(dropout), key, step
-        )
-        if loss is None:
-            raise ValueError("X, Y, sample_weight, order or out: no longer valid, though they were checked before")
-        return loss  # type: ignore[no-any-return]
-
-    def _gradient_buffer(self) -> Array:
-        """A vector of this thread's own for gradients that nobody sees."""
-        try:
-            return self._local.gradient  # type: ignore[no-any-return]
-        except AttributeError:
-            self._local.gradient = np.empty(self.n_parameters, self.dtype)
-            return self._local.gradient  # type: ignore[no-any-return]
 
     def fit(
         self,
@@ -536,229 +292,67 @@ class MLP:
             checkpoint_every=checkpoint_every, resume=resume, comm=comm,
         )  # fmt: skip
 
-    def objective(self, X: Any, Y: Any, sample_weight: Any = None) -> Callable[[Any], tuple[float, Array]]:
-        """A function of the parameters alone, as ``scipy.optimize.minimize(f, w0, jac=True)`` wants it.
+    def _run_batches(
+        self,
+        X: Array,
+        Y: Array,
+        sample_weight: Array | None,
+        optimizer: Optimizer,
+        order: Array | None,
+        begin: int,
+        batch_size: int,
+        losses: Array,
+        *,
+        penalty: float = 0.0,
+        max_norm: float = math.inf,
+        dropout: Sequence[float] | None = None,
+        key: int = 0,
+        seconds: float = 0.1,
+    ) -> tuple[int, str | None]:
+        """Steps over the batches of one pass from position `begin` on, until its end or for so many seconds.
 
-        Parameters
-        ----------
-        X, Y, sample_weight
-            As in `value_and_grad`; checked and converted once, here.
-
-        Returns
-        -------
-        callable
-            ``f(w) -> (loss, grad)``: sets ``parameters`` to w; grad is a new float64 vector at each call.
-
-        Examples
-        --------
-        >>> import numpy as np, fastbp
-        >>> from scipy.optimize import minimize
-        >>> net = fastbp.MLP([1, 1])
-        >>> X = np.linspace(-1, 1, 9)[:, None]
-        >>> result = minimize(net.objective(X, 3 * X + 1), net.parameters.copy(), jac=True, method="L-BFGS-B")
-        >>> result.x.round(4)
-        array([3., 1.])
+        X, Y and sample_weight as `_batch` returns them.  Returns the position after the last step, and None or what was
+        not finite at the batch there: "loss" or "gradient".
         """
-        X, Y, sample_weight = self._batch(X, Y, sample_weight)
-
-        def f(w: Any) -> tuple[float, Array]:
-            w = _check.vector("w", w, self.dtype, self.n_parameters)
-            self._buffer[:] = w
-            loss, grad = self.value_and_grad(X, Y, sample_weight)
-            return loss, grad.astype(np.float64, copy=False)
-
-        return f
-
-    # ---- outputs, and losses of the user's own -----------------------------------------------------------------------
-
-    def predict(self, X: Any, out: Array | None = None) -> Array:
-        """The outputs for some inputs: activations of the last layer, probabilities for softmax.
-
-        Parameters
-        ----------
-        X : array_like, shape (rows, sizes[0])
-        out : ndarray, shape (rows, sizes[-1]), optional
-            Where to write them: C order, the network's dtype, no memory shared with the parameters or X.
-
-        Returns
-        -------
-        ndarray, shape (rows, sizes[-1])
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument is not as described.
-
-        Examples
-        --------
-        >>> import fastbp
-        >>> net = fastbp.MLP([1, 2], output_activation="softmax", rng=0)
-        >>> net.predict([[0.]])
-        array([[0.5, 0.5]])
-        """
-        result = self._network.predict(self._buffer, X, out)
+        self._writable()
+        result = self._network.train_batches(
+            self._buffer, X, Y, sample_weight, order, begin, batch_size, losses, self._gradient_buffer(),
+            optimizer._state_for(self), self._mean, penalty, max_norm, _rates(dropout), key, seconds,
+        )  # fmt: skip
         if result is None:
-            X = _check.matrix("X", X, self.dtype, self.sizes[0])
-            if out is not None:
-                out = _check.output("out", out, self.dtype, (X.shape[0], self.sizes[-1]), parameters=self._buffer, X=X)
-            result = self._network.predict(self._buffer, X, out)
-        return result  # type: ignore[no-any-return]
+            raise ValueError("X, Y, sample_weight or order: no longer valid, though they were checked before")
+        return result[0], (None, "loss", "gradient")[result[1]]
 
-    __call__ = predict
-
-    def forward(self, X: Any) -> Array:
-        """The outputs, remembering what `backward` needs: for a loss of your own, or a model around this one.
-
-        What is remembered (copies of X and the parameters, all activations) is kept for each thread until its next
-        forward.
-
-        Parameters
-        ----------
-        X : array_like, shape (rows, sizes[0])
-
-        Returns
-        -------
-        ndarray, shape (rows, sizes[-1])
-
-        Examples
-        --------
-        >>> import fastbp
-        >>> net = fastbp.MLP([1, 1])
-        >>> net.parameters[:] = 2, 1
-        >>> y = net.forward([[3.]])
-        >>> net.backward(y - 4)
-        (array([[6.]]), array([9., 3.]))
-        """
-        result = self._network.forward(self._buffer, X)
-        if result is None:
-            result = self._network.forward(self._buffer, _check.matrix("X", X, self.dtype, self.sizes[0]))
-        y, self._local.tape = result
-        return y  # type: ignore[no-any-return]
-
-    def backward(self, dY: Any, out: Array | None = None) -> tuple[Array, Array]:
-        """The gradients of a loss whose derivative with respect to the last `forward`'s outputs is dY.
-
-        May be called more than once for one forward; changes of X and of the parameters since then have no influence.
-
-        Parameters
-        ----------
-        dY : array_like, shape (rows, sizes[-1])
-            dE/dy, for the batch of the last `forward` in this thread.
-        out : ndarray, shape (n_parameters,), optional
-            Where to write the gradient, as in `value_and_grad`.
-
-        Returns
-        -------
-        dX : ndarray, shape (rows, sizes[0])
-            dE/dX.
-        grad : ndarray, shape (n_parameters,)
-            dE/d(parameters), laid out as these.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If there was no forward, or dY does not fit its batch.
-        """
-        tape = getattr(self._local, "tape", None)
-        if tape is None:
-            raise ValueError("backward needs a forward before it, in the same thread: y = net.forward(X)")
-        result = self._network.backward(tape, dY, out)
-        if result is None:
-            dY = _check.matrix("dY", dY, self.dtype, self.sizes[-1], tape.rows)
-            if out is not None:
-                out = _check.output("out", out, self.dtype, (self.n_parameters,), parameters=self._buffer, dY=dY)
-            result = self._network.backward(tape, dY, out)
-        return result  # type: ignore[no-any-return]
-
-    # ---- copies ------------------------------------------------------------------------------------------------------
-
-    def _arguments(self) -> dict[str, Any]:
-        """The constructor's arguments, of plain types."""
-        return {
-            "sizes": list(self.sizes), "activation": list(self.activation), "output_activation": self.output_activation,
-            "loss": self.loss, "reduction": self.reduction, "dtype": self.dtype.name, "clip": self.clip,
-        }  # fmt: skip
-
-    def __repr__(self) -> str:
-        hidden = self.activation[0] if len(set(self.activation)) == 1 else list(self.activation)
-        parts = [repr(list(self.sizes))]
-        if self.activation:
-            parts.append(f"activation={hidden!r}")
-        parts += [f"{name}={getattr(self, name)!r}" for name in ("output_activation", "loss", "reduction")]
-        parts.append(f"dtype={self.dtype.name}")
-        if self.clip is not None:
-            parts.append(f"clip={self.clip!r}")
-        return f"MLP({', '.join(parts)})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self._arguments(), "parameters": self._buffer.copy()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        parameters = state.pop("parameters")
-        self.__init__(rng=0, **state)  # type: ignore[misc]
-        self._buffer[:] = parameters
-
-    def save(self, path: str | os.PathLike[str], optimizer: Optimizer | None = None) -> None:
-        """Write the network to one file, from which `load` makes it again; nothing in it can execute.
-
-        Parameters
-        ----------
-        path : str or path-like
-            An .npz file of numbers and plain text; written beside and moved into place, so never half.
-        optimizer : Optimizer, optional
-            Of this network, to be saved with it: `load_checkpoint` gives both.
-
-        Examples
-        --------
-        >>> import fastbp, os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "net.npz")
-        >>> net = fastbp.MLP([2, 3], rng=0)
-        >>> net.save(path)
-        >>> bool((fastbp.load(path).parameters == net.parameters).all())
-        True
-        """
-        from .checkpoint import save
-
-        save(path, self, optimizer)
-
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> MLP:
-        """Same as `fastbp.load`."""
-        from .checkpoint import load
-
-        return load(path)
-
-
-def _hidden_activations(activation: Any, hidden: int) -> tuple[str, ...]:
-    valid = ACTIVATIONS[:-1]
-    if isinstance(activation, str):
-        return (_check.choice("activation", activation, valid),) * hidden
-    try:
-        names = tuple(activation)
-    except TypeError:
-        raise TypeError(
-            f"activation must be one of {', '.join(valid)}, or one of them per hidden layer, "
-            f"got {_check.describe(activation)}"
-        ) from None
-    for name in names:
-        _check.choice("activation", name, valid)
-    if len(names) != hidden:
-        raise ValueError(
-            f"activation must be one name, or one per hidden layer ({hidden}), got {len(names)}: {names!r}"
+    def _batch_gradient(
+        self,
+        X: Array,
+        Y: Array,
+        sample_weight: Array | None,
+        order: Array | None,
+        begin: int,
+        batch_size: int,
+        out: Array,
+        *,
+        dropout: Sequence[float] | None = None,
+        key: int = 0,
+        step: int = 0,
+    ) -> float:
+        """Loss and gradient of one batch as `_run_batches` takes it, before its step."""
+        loss = self._network.batch_gradient(
+            self._buffer, X, Y, sample_weight, order, begin, batch_size, out, self._mean, _rates(dropout), key, step
         )
-    return names
+        if loss is None:
+            raise ValueError("X, Y, sample_weight, order or out: no longer valid, though they were checked before")
+        return loss  # type: ignore[no-any-return]
+
+    def _gradient_buffer(self) -> Array:
+        """A vector of this thread's own for gradients that nobody sees."""
+        try:
+            return self._local.gradient  # type: ignore[no-any-return]
+        except AttributeError:
+            self._local.gradient = np.empty(self.n_parameters, self.dtype)
+            return self._local.gradient  # type: ignore[no-any-return]
 
 
 def _rates(dropout: Sequence[float] | None) -> Array | None:
     return None if dropout is None else np.asarray(dropout, np.float64)
-
-
-def _generator(rng: Any) -> np.random.Generator:
-    try:
-        if isinstance(rng, (bool, np.bool_)):
-            raise TypeError
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError):
-        message = f"rng must be None, a nonnegative integer or a numpy.random.Generator, got {_check.describe(rng)}"
-        raise ValueError(message) from None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import _check, _dispatch
-from .mlp import ACTIVATIONS
+from ._parameters import ACTIVATIONS
 
 Array = np.ndarray[Any, Any]
 

@@ -18,8 +18,8 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import _check
-from ..mlp import ACTIVATIONS, MLP
-from ..mlp import _hidden_activations as check_activations
+from .._parameters import ACTIVATIONS
+from ..mlp import MLP
 from . import _lbfgs, _rows, _stochastic
 from ._online import OneRow
 
@@ -114,7 +114,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _hidden_activations(self, layers: int) -> list[str]:
         names = [self.activation] * layers if isinstance(self.activation, str) else self.activation
-        return list(check_activations([fastbp_name(name) for name in names], layers))
+        return list(_check.activations("activation", [fastbp_name(name) for name in names], ACTIVATIONS[:-1], layers))
 
     def _initialize(self, sizes: list[int], dtype: np.dtype[Any]) -> None:
         """A new network, with scikit-learn's random parameters: weights and biases uniform, by Glorot's bounds."""

@@ -1,0 +1,104 @@
+"""The batches of a pass over all rows: a step each, without the GIL."""
+cimport numpy as np
+from libc.math cimport isfinite
+from libc.stdint cimport int64_t, uint64_t
+
+from fastbp._simd cimport *
+from fastbp._dropout cimport mixed64
+from fastbp._update cimport Optimizer, next_update
+from fastbp._plan cimport *
+from fastbp._blocks cimport Step, targets_of
+from fastbp._pace cimport omp_get_wtime, run_at_pace
+from fastbp._workspace cimport Workspace, work_in
+from fastbp._arrays cimport plain, read_batch
+
+cdef enum Failure:
+    LOSS_NOT_FINITE = 1
+    GRADIENT_NOT_FINITE
+
+cdef struct Batches:
+    Step whole              # x and targets are those of all rows
+    const int64_t *order    # of rows, or NULL
+    Py_ssize_t end, size    # of the pass, of a batch
+    bint mean
+    double penalty          # of a batch whose weights add up to 1
+    uint64_t key            # of the pass, for dropout
+
+
+cdef inline bint read_pass(
+    Batches *b, const Net *net, np.ndarray parameters, object X, object Y, object sample_weight, object order,
+    Py_ssize_t begin, Py_ssize_t batch_size, np.ndarray gradient, bint mean, object dropout, uint64_t key,
+) noexcept:
+    """What all batches of a pass share; False if an argument is not as needed."""
+    cdef Py_ssize_t rows, k
+    cdef bint bad = False
+    if not read_batch(&b.whole, net, X, Y, sample_weight, mean):
+        return False
+    b.whole.parameters = <const real *> np.PyArray_DATA(parameters)
+    b.whole.gradient = <real *> np.PyArray_DATA(gradient)
+    b.mean = mean
+    b.penalty = 0
+    b.key = key
+    b.order = NULL
+    b.end = rows = np.PyArray_DIMS(X)[0]
+    if order is not None:
+        b.order = <const int64_t *> plain(order, np.NPY_INT64, 1, -1, 0, False)
+        if b.order == NULL:
+            return False
+        b.end = np.PyArray_DIMS(order)[0]
+        for k in range(b.end):
+            bad = bad | (b.order[k] < 0) | (b.order[k] >= rows)
+    b.size = batch_size
+    if dropout is not None:
+        b.whole.dropout.rates = <const double *> plain(dropout, np.NPY_FLOAT64, 1, net.n_layers - 1, 0, False)
+        if b.whole.dropout.rates == NULL:
+            return False
+    return not bad and 0 <= begin <= b.end and batch_size > 0
+
+
+cdef inline Step batch_at(const Batches *b, Py_ssize_t begin, Py_ssize_t n_steps) noexcept nogil:
+    """The step over the batch that begins there, in an optimizer's life its (n_steps + 1)-th."""
+    cdef Step s = b.whole
+    cdef double total
+    cdef Py_ssize_t i
+    s.rows = min(b.size, b.end - begin)
+    total = s.rows
+    if s.targets.weights != NULL:
+        total = 0
+        for i in range(begin, begin + s.rows):
+            total += s.targets.weights[i if b.order == NULL else b.order[i]]
+    if b.order != NULL:
+        s.order = b.order + begin
+    else:
+        s.x += begin * s.net.layers[0].fan_in
+        s.targets = targets_of(&s, begin, s.rows, NULL)
+    # A batch of weight 0 has loss and gradient 0.
+    s.penalty = b.penalty / total if total > 0 else 0
+    if b.mean:
+        s.targets.scale = 1 / total if total > 0 else 0
+    s.dropout.key = mixed64(b.key) + <uint64_t> n_steps * <uint64_t> 0x100000001b3u
+    return s
+
+
+cdef inline Py_ssize_t run_batches(
+    const Batches *b, Py_ssize_t begin, Optimizer *optimizer, Workspace *full, Workspace *last, double *losses,
+    double seconds, int *failure,
+) noexcept nogil:
+    """Where it stopped.  A batch whose loss or gradient is not finite changes nothing."""
+    cdef Step s
+    cdef Workspace *w
+    cdef double end_time = omp_get_wtime() + seconds
+    while begin < b.end:
+        s = batch_at(b, begin, optimizer.steps)
+        w = last if last != NULL and s.rows < b.size else full
+        work_in(&s, w)
+        s.update = next_update(optimizer, <real *> s.parameters)
+        losses[begin // b.size] = run_at_pace(&s, &w.pace)
+        if not isfinite(s.loss) or not isfinite(s.norm):
+            optimizer.steps -= 1
+            failure[0] = GRADIENT_NOT_FINITE if isfinite(s.loss) else LOSS_NOT_FINITE
+            break
+        begin += s.rows
+        if omp_get_wtime() > end_time:
+            break
+    return begin

@@ -1,0 +1,268 @@
+"""The tasks of a step, each for one thread; how many of them there are and in which order is said in _step.pxd.
+
+A task works in the scratch, and where the whole batch has no region also in the region, of the thread that does it.
+"""
+from libc.math cimport isfinite, sqrt
+
+from fastbp._simd cimport *
+from fastbp._gemm cimport *
+from fastbp._activations cimport SOFTMAX
+from fastbp._layers cimport pack_weights, pack_weights_transposed, through_activation
+from fastbp._losses cimport softmax_backward
+from fastbp._update cimport *
+from fastbp._plan cimport *
+from fastbp._blocks cimport *
+
+# ---- loss and gradient -----------------------------------------------------------------------------------------------
+
+cdef inline void pack_task(const Step *s, Py_ssize_t task, real *panels) noexcept nogil:
+    """Pack W (even tasks) or W^T (odd tasks) of a layer."""
+    cdef Py_ssize_t index = task // 2
+    cdef const Layer *layer = &s.net.layers[index]
+    if task % 2 == 0:
+        pack_weights(s.parameters + layer.weights, s.parameters + layer.biases, layer.fan_in, layer.fan_out,
+                     panels + layer.packed)
+    elif s.plan.mode == TAPE or (index > 0 and s.plan.mode == TRAIN):
+        pack_weights_transposed(s.parameters + layer.weights, layer.fan_in, layer.fan_out, panels + layer.transposed)
+
+
+cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcept nogil:
+    """Loss and gradient of one chunk of rows, block by block."""
+    cdef const Plan *plan = s.plan
+    cdef Py_ssize_t begin = share(plan.rows, plan.n_chunks, chunk)
+    cdef Py_ssize_t size = share(plan.rows, plan.n_chunks, chunk + 1) - begin
+    cdef Py_ssize_t blocks = blocks_of(size, plan.block_rows), b, row, rows
+    cdef real *region = s.memory + plan.regions_at + thread * plan.region_size
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
+    cdef real *gradient = s.gradient
+    cdef int i
+    if plan.n_chunks > 1:
+        gradient = s.memory + plan.gradients_at + chunk * in_lines(s.net.n_parameters)
+    s.losses[chunk] = 0
+    for b in range(blocks):
+        row = begin + share(size, blocks, b)
+        rows = begin + share(size, blocks, b + 1) - row
+        forward_block(s, region, plan.block_rows, 0, rows, row, scratch)
+        head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &s.losses[chunk])
+        backward_block(s, region, plan.block_rows, 0, rows, row, scratch)
+        for i in range(s.net.n_layers):
+            gradient_part(s, region, plan.block_rows, rows, row, i, 0, s.net.layers[i].fan_in, gradient, b > 0, scratch)
+
+
+cdef inline Py_ssize_t slab_begin(const Plan *plan, Py_ssize_t slab) noexcept nogil:
+    return min(plan.rows, slab * plan.slab_rows)
+
+
+cdef inline void block_task(const Step *s, Py_ssize_t slab, Py_ssize_t block, int thread) noexcept nogil:
+    """One block of a slab's rows forward and back."""
+    cdef const Plan *plan = s.plan
+    cdef Py_ssize_t begin = slab_begin(plan, slab)
+    cdef Py_ssize_t row = block * plan.block_rows
+    cdef Py_ssize_t rows = min(slab_begin(plan, slab + 1) - begin - row, plan.block_rows)
+    cdef real *region = s.memory + plan.regions_at
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
+    cdef double *total = &s.losses[slab * blocks_of(plan.slab_rows, plan.block_rows) + block]
+    total[0] = 0
+    if rows <= 0:
+        return
+    forward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
+    head_of_block(s, region, plan.slab_rows, row, rows, begin + row, scratch, total)
+    backward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
+
+
+cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
+    """One part of a layer's gradient over all rows of a slab."""
+    cdef const Plan *plan = s.plan
+    cdef Py_ssize_t begin = slab_begin(plan, slab), parts, fan_in
+    cdef int i = 0
+    while task >= gradient_tasks(&s.net.layers[i]):
+        task -= gradient_tasks(&s.net.layers[i])
+        i += 1
+    parts = gradient_tasks(&s.net.layers[i])
+    fan_in = s.net.layers[i].fan_in
+    gradient_part(s, s.memory + plan.regions_at, plan.slab_rows, slab_begin(plan, slab + 1) - begin,
+                  begin, i, share(fan_in, parts, task), share(fan_in, parts, task + 1), s.gradient, slab > 0,
+                  s.memory + plan.scratch_at + thread * plan.scratch_size)
+
+
+# ---- adding up and updating, a range of parameters each --------------------------------------------------------------
+
+cdef inline void claim_lines(real *p, Py_ssize_t n) noexcept nogil:
+    """Become the only owner of the cache lines of n numbers that another core wrote and this one has read.
+
+    Left in both caches, each would cost the other core's next write a round trip of its own, one after the other;
+    owned by one, they are fetched many at a time.  (Zen 3 and 4: 30 ns a line against 6.)  No other thread may use
+    them meanwhile: they are written, with what they hold.
+    """
+    cdef Py_ssize_t i = 0
+    while i < n:
+        write_back(p + i)
+        i += LINE
+
+
+cdef inline separate_void add_gradients(
+    real *parts, Py_ssize_t stride, Py_ssize_t n_parts, Py_ssize_t n, real *total, bint claim,
+) noexcept nogil:
+    """total = parts[0] + parts[1] + ..., n numbers each, stride apart; claim: other threads wrote some of them."""
+    cdef Py_ssize_t i, k
+    cdef vreal sum
+    i = 0
+    while i < n:
+        sum = load_edge(parts + i, n - i)
+        for k in range(1, n_parts):
+            sum = sum + load_edge(parts + k * stride + i, n - i)
+        store_edge(total + i, sum, n - i)
+        i += VL
+    if claim:
+        for k in range(n_parts):
+            claim_lines(parts + k * stride, n)
+
+
+cdef inline double sum_of_squares(const real *x, Py_ssize_t n) noexcept nogil:
+    """Of at most RANGE numbers, so that the dtype's accuracy is enough."""
+    cdef vreal s0 = vset(0), s1 = vset(0), y0, y1
+    cdef real lanes[16]
+    cdef double total = 0
+    cdef Py_ssize_t i = 0
+    while i < n:
+        y0 = load_edge(x + i, n - i)
+        y1 = load_edge(x + i + VL, n - i - VL)
+        s0 = s0 + y0 * y0
+        s1 = s1 + y1 * y1
+        i += 2 * VL
+    vstore(lanes, s0 + s1)
+    for i in range(VL):
+        total += lanes[i]
+    return total
+
+
+cdef inline double add_penalty(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Add penalty * W to the gradient of those of the parameters begin..end that are weights; the sum of their W^2."""
+    cdef const Layer *layer
+    cdef real penalty = <real> s.penalty
+    cdef double total = 0
+    cdef Py_ssize_t first, last, k
+    cdef int i
+    for i in range(s.net.n_layers):
+        layer = &s.net.layers[i]
+        first = max(begin, layer.weights)
+        last = min(end, layer.biases)
+        if first < last:
+            for k in range(first, last):
+                s.gradient[k] += penalty * s.parameters[k]
+            total += sum_of_squares(s.parameters + first, last - first)
+    return total
+
+
+cdef inline Py_ssize_t first_parameter(const Step *s, int threads, int thread) noexcept nogil:
+    """Parameters are shared out once for all: they stay in the cache of the core that updates them."""
+    return min(s.net.n_parameters, RANGE * share(blocks_of(s.net.n_parameters, RANGE), threads, thread))
+
+
+cdef inline void finish(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Add up the chunks' gradients for some ranges of parameters, and update these; if guarded, only prepare it."""
+    cdef Py_ssize_t range_end
+    if s.plan.n_chunks > 1:
+        add_gradients(s.memory + s.plan.gradients_at + begin, in_lines(s.net.n_parameters), s.plan.n_chunks,
+                      end - begin, s.gradient + begin, s.threads > 1)
+    if not s.guarded:
+        update_range(&s.update, s.gradient, begin, end)
+        return
+    while begin < end:
+        range_end = min(begin + RANGE, end)
+        s.squares[begin // RANGE * 2 + 1] = add_penalty(s, begin, range_end) if s.penalty != 0 else 0
+        s.squares[begin // RANGE * 2] = sum_of_squares(s.gradient + begin, range_end - begin)
+        begin = range_end
+
+
+cdef inline double total_loss(const Step *s) noexcept nogil:
+    """The batch's loss, and if guarded the penalty."""
+    cdef double loss = 0, squares = 0
+    cdef Py_ssize_t k
+    for k in range(s.plan.n_losses):
+        loss += s.losses[k]
+    if s.guarded and s.penalty != 0:
+        for k in range(blocks_of(s.net.n_parameters, RANGE)):
+            squares += s.squares[2 * k + 1]
+        loss += 0.5 * s.penalty * squares
+    return loss
+
+
+cdef inline double gradient_norm(const Step *s) noexcept nogil:
+    """The norm of the whole gradient, from its squares in ranges; not finite if an entry is not."""
+    cdef double squares = 0, largest = 0, x
+    cdef Py_ssize_t k
+    for k in range(blocks_of(s.net.n_parameters, RANGE)):
+        squares += s.squares[2 * k]
+    if isfinite(squares) and squares > (1e-30 if sizeof(real) == 4 else 1e-280):
+        return sqrt(squares)
+    for k in range(s.net.n_parameters):     # squares may leave the dtype's range when their root does not
+        x = <double> s.gradient[k]
+        if not isfinite(x):
+            return squares
+        largest = max(largest, abs(x))
+    if largest == 0:
+        return 0
+    squares = 0
+    for k in range(s.net.n_parameters):
+        squares += (<double> s.gradient[k] / largest) ** 2
+    return largest * sqrt(squares)
+
+
+cdef inline void update_guarded(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Update some parameters, if the step can be taken."""
+    cdef Py_ssize_t k
+    if not isfinite(s.norm) or not isfinite(s.loss):
+        return
+    if s.norm > s.max_norm:
+        for k in range(begin, end):
+            s.gradient[k] = <real> (s.gradient[k] * (s.max_norm / s.norm))
+    update_range(&s.update, s.gradient, begin, end)
+
+
+# ---- outputs, and a loss of the user's own ---------------------------------------------------------------------------
+
+cdef inline void forward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
+    cdef const Plan *plan = s.plan
+    cdef real *region = s.memory + plan.regions_at + thread * plan.region_size
+    cdef Py_ssize_t row = share(plan.rows, plan.n_chunks, block)
+    cdef Py_ssize_t rows = share(plan.rows, plan.n_chunks, block + 1) - row
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
+    forward_block(s, region, plan.block_rows, 0, rows, row, scratch)
+    if plan.mode == PREDICT:
+        output_of_block(s, region, plan.block_rows, 0, rows, row, scratch)
+    else:
+        s.losses[block] = 0
+        head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &s.losses[block])
+
+
+cdef inline void tape_forward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
+    cdef const Plan *plan = s.plan
+    cdef real *region = s.memory + plan.regions_at
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
+    cdef Py_ssize_t row = block * plan.block_rows
+    cdef Py_ssize_t rows = min(plan.rows - row, plan.block_rows)
+    forward_block(s, region, plan.slab_rows, row, rows, row, scratch)
+    output_of_block(s, region, plan.slab_rows, row, rows, row, scratch)
+
+
+cdef inline void tape_backward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
+    """dE/dz of all layers and dE/dx for a block of rows, from dE/dy."""
+    cdef const Plan *plan = s.plan
+    cdef real *region = s.memory + plan.regions_at
+    cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
+    cdef Py_ssize_t row = block * plan.block_rows, index = s.net.n_layers - 1, i, column = 0
+    cdef Py_ssize_t rows = min(plan.rows - row, plan.block_rows)
+    cdef Py_ssize_t n = s.net.layers[index].fan_out, ld = s.net.layers[index].ld
+    cdef real *a = block_a(s, region, plan.slab_rows, index, row)
+    cdef real *g = block_g(s, region, plan.slab_rows, index, row)
+    cdef const real *dy = s.output_gradient + row * n
+    if s.net.rule.activation == SOFTMAX:
+        softmax_backward(rows, n, a, ld, dy, g, ld)
+    else:
+        while column < n:
+            for i in range(rows):
+                vstore(scratch + i * VL, load_edge(dy + i * n + column, n - column))
+            through_activation(s.net.rule.activation, rows, 1, scratch, a + column, g + column, ld)
+            column += VL
+    backward_block(s, region, plan.slab_rows, row, rows, row, scratch)
