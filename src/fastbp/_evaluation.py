@@ -16,8 +16,8 @@ Array = np.ndarray[Any, Any]
 class Evaluation(Parameters):
     """The part of an `MLP` that changes no parameters.
 
-    The compiled functions return None when an array is not just as they need it: only then it is looked at in Python, to
-    be converted or refused.
+    The compiled functions return None when an array is not just as they need it: only then it is looked at in Python,
+    to be converted or refused.
     """
 
     def _batch(self, X: Any, Y: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:

@@ -1,20 +1,15 @@
-"""What a network is made of: names and sizes, one flat vector of parameters, its compiled twin; copies and files."""
+"""What a network is made of: names and sizes, one flat vector of parameters, its compiled twin; copies."""
 
 from __future__ import annotations
 
 import math
-import os
 import threading
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from . import _check, _dispatch
-
-if TYPE_CHECKING:
-    from .mlp import MLP
-    from .optim import Optimizer
 
 Array = np.ndarray[Any, Any]
 
@@ -164,33 +159,3 @@ class Parameters:
         parameters = state.pop("parameters")
         self.__init__(rng=0, **state)  # type: ignore[misc]
         self._buffer[:] = parameters
-
-    def save(self, path: str | os.PathLike[str], optimizer: Optimizer | None = None) -> None:
-        """Write the network to one file, from which `load` makes it again; nothing in it can execute.
-
-        Parameters
-        ----------
-        path : str or path-like
-            An .npz file of numbers and plain text; written beside and moved into place, so never half.
-        optimizer : Optimizer, optional
-            Of this network, to be saved with it: `load_checkpoint` gives both.
-
-        Examples
-        --------
-        >>> import fastbp, os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "net.npz")
-        >>> net = fastbp.MLP([2, 3], rng=0)
-        >>> net.save(path)
-        >>> bool((fastbp.load(path).parameters == net.parameters).all())
-        True
-        """
-        from .checkpoint import save
-
-        save(path, self, optimizer)
-
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> MLP:
-        """Same as `fastbp.load`."""
-        from .checkpoint import load
-
-        return load(path)

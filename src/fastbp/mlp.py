@@ -1,4 +1,4 @@
-"""Dense networks: how one is made, and how it is trained."""
+"""Dense networks: how one is made, trained and saved."""
 
 from __future__ import annotations
 
@@ -352,6 +352,38 @@ class MLP(Evaluation):
         except AttributeError:
             self._local.gradient = np.empty(self.n_parameters, self.dtype)
             return self._local.gradient  # type: ignore[no-any-return]
+
+    # ---- files -------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], optimizer: Optimizer | None = None) -> None:
+        """Write the network to one file, from which `load` makes it again; nothing in it can execute.
+
+        Parameters
+        ----------
+        path : str or path-like
+            An .npz file of numbers and plain text; written beside and moved into place, so never half.
+        optimizer : Optimizer, optional
+            Of this network, to be saved with it: `load_checkpoint` gives both.
+
+        Examples
+        --------
+        >>> import fastbp, os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "net.npz")
+        >>> net = fastbp.MLP([2, 3], rng=0)
+        >>> net.save(path)
+        >>> bool((fastbp.load(path).parameters == net.parameters).all())
+        True
+        """
+        from .checkpoint import save
+
+        save(path, self, optimizer)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> MLP:
+        """Same as `fastbp.load`."""
+        from .checkpoint import load
+
+        return load(path)
 
 
 def _rates(dropout: Sequence[float] | None) -> Array | None:
