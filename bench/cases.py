@@ -1,7 +1,8 @@
 """What is timed: networks, batches and dtypes, and the data to feed them.
 
 `TABLE` is the list that the project's aims are stated for. `EXTRA` holds shapes that nobody tuned for;
-`WIDTHS` and `BATCHES` vary one size at a time for the plots.
+`WIDTHS` and `BATCHES` vary one size at a time for the plots; `ROWS` holds narrow nets on ever more rows,
+where time per row should stay flat.
 """
 
 from __future__ import annotations
@@ -121,6 +122,11 @@ EXTRA = (
 SWEEP = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 WIDTHS = tuple(_case(128, f"32-{w}-{w}-8", "relu", "f32") for w in SWEEP)
 BATCHES = tuple(_case(b, "16-64-64-4", "tanh", "f32") for b in (1, 4, 16, 64, 256, 1024, 4096, 16384))
+ROWS = tuple(
+    _case(rows, sizes, activation, dtype)
+    for sizes, activation, dtype in (("4-32-16-4", "tanh", "f32"), ("8-24-24-2", "relu", "f64"))
+    for rows in (256, 1024, 4096, 16_384, 65_536, 262_144, 1_000_000)
+)
 
 # "quick" is for a look in between: a small, a middle-sized and a large one.
 GROUPS = {
@@ -128,5 +134,7 @@ GROUPS = {
     "extra": EXTRA,
     "widths": WIDTHS,
     "batches": BATCHES,
+    "rows": ROWS,
     "quick": (TABLE[1], TABLE[4], TABLE[7]),
 }
+SWEEPS = ("widths", "batches", "rows")  # one size varies

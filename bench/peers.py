@@ -17,6 +17,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,10 @@ class Fastbp(Peer):
         self.out = np.empty_like(self.net.parameters)
         self.y = np.empty((case.batch, case.sizes[-1]), case.numpy_dtype)
         self.optimizer = fastbp.Adam(learning_rate=LEARNING_RATE, beta1=BETA1, beta2=BETA2, eps=EPS)
+        tracemalloc.start()
+        self.gradient()
+        self.working_memory = tracemalloc.get_traced_memory()[1]  # all that a first call allocates
+        tracemalloc.stop()
 
     def result(self) -> tuple[float, Array]:
         loss, gradient = self.net.value_and_grad(self.X, self.Y)
@@ -107,6 +112,19 @@ class Fastbp(Peer):
     def forward(self) -> None:
         """Compute the outputs alone."""
         self.net.predict(self.X, out=self.y)
+
+    def value(self) -> None:
+        """Compute the loss alone."""
+        self.net.value(self.X, self.Y)
+
+
+class OneThread(Fastbp):
+    """fastbp on one thread: what the others gain, and what each phase takes."""
+
+    name, reference = "one thread", True
+
+    def __init__(self, case: Case, threads: int) -> None:
+        super().__init__(case, 1)
 
 
 class _Numpy:
@@ -491,7 +509,7 @@ class Sklearn(Peer):
 
 
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Fastbp, Numpy, Torch, TorchCompile, Jax, Sklearn, Products)
+    peer.name: peer for peer in (Fastbp, OneThread, Numpy, Torch, TorchCompile, Jax, Sklearn, Products)
 }
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import functools
 import importlib.metadata
 import json
 import multiprocessing
@@ -24,7 +23,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,9 @@ RESULTS = Path(__file__).parent / "results"
 # turns the sign of a few of a million relu inputs, and each of them shows.
 AGREEMENT = {"f32": 2e-5, "f64": 1e-10}
 AGREEMENT_RELU = {"f32": 2e-3, "f64": 1e-10}
-KINDS = ("gradient", "step")
+KINDS = ("gradient", "step")  # what everyone does; two more tell fastbp's phases apart
+PHASES = ("forward", "value")
+OURS = ("fastbp", "one thread")
 
 
 def _tidy_environment(threads: int) -> None:
@@ -70,53 +70,23 @@ def _work(pipe: Connection, name: str, threads: int) -> None:
     def serve(request: str, argument: Any) -> Any:
         if request == "build":
             calls.clear()
-            peer = peers.PEERS[name](argument, threads)
+            case, kinds = argument
+            peer = peers.PEERS[name](case, threads)
             result = peer.result()
-            calls.update({kind: getattr(peer, kind) for kind in (*KINDS, "forward") if hasattr(peer, kind)})
+            calls.update({kind: getattr(peer, kind) for kind in kinds if hasattr(peer, kind)})
             for call in calls.values():
                 call()
                 call()
-            return (*result, list(calls))
+            return (*result, list(calls), getattr(peer, "working_memory", None))
         if request == "time":
             kind, seconds = argument
             calls[kind]()
             return peers.best_time(calls[kind], seconds)
-        return _peak(threads)
+        import peak
+
+        return peak.measure(threads)
 
     answer(pipe, serve)
-
-
-def _products(module: Any, dtype: str) -> dict[str, float]:
-    """Time square matrix products on one core; GFLOP/s by size."""
-    import numpy as np
-    import peers
-
-    rates = {}
-    for size in (48, 64, 96, 128, 192, 256, 384, 512, 1024):
-        A, B, out = (np.full((size, size), 0.5, np.float32 if dtype == "f32" else np.float64) for _ in range(3))
-        call = functools.partial(module.matmul, A, B, out)
-        call()
-        rates[str(size)] = 2e-9 * size**3 / peers.best_time(call, 0.15)[0]
-    return rates
-
-
-def _peak(threads: int, seconds: float = 0.3) -> dict[str, Any]:
-    """Measure multiply-adds in GFLOP/s, of one core and of all threads at once, for both dtypes."""
-    import numpy as np
-
-    import fastbp
-
-    isa = fastbp.get_config()["isa"]
-    found: dict[str, Any] = {"isa": isa}
-    for dtype in ("f32", "f64"):
-        module = fastbp._dispatch.load(isa, np.dtype(np.float32 if dtype == "f32" else np.float64))
-        one = max(module.peak(seconds) for _ in range(3))
-        together = []
-        for _ in range(3):
-            with ThreadPoolExecutor(threads) as crew:
-                together.append(sum(crew.map(module.peak, [seconds] * threads)))
-        found[dtype] = {"one": one, "all": max(*together, one), "matmul": _products(module, dtype)}
-    return found
 
 
 class Worker:
@@ -181,7 +151,7 @@ def _others(workers: list[Worker]) -> float:
         return float("nan")
 
 
-def compare(case: Any, workers: list[Worker], rounds: int, seconds: float) -> dict[str, Any]:
+def compare(case: Any, workers: list[Worker], kinds: tuple[str, ...], rounds: int, seconds: float) -> dict[str, Any]:
     """Time one case.
 
     Parameters
@@ -190,6 +160,8 @@ def compare(case: Any, workers: list[Worker], rounds: int, seconds: float) -> di
         What to compute.
     workers : list of Worker
         The peers; the first is fastbp, whose result the others must agree with.
+    kinds : tuple of str
+        What to time, where a peer does it.
     rounds : int
         How often each is visited.
     seconds : float
@@ -210,7 +182,7 @@ def compare(case: Any, workers: list[Worker], rounds: int, seconds: float) -> di
             found[worker.name] = {"missing": "this peer has no such network"}
             continue
         try:
-            loss, gradient, kinds = worker.ask("build", case)
+            loss, gradient, offered, memory = worker.ask("build", (case, kinds))
         except RuntimeError as error:
             found[worker.name] = {"missing": str(error)}
             print(f"    {worker.name}: {error}", file=sys.stderr)
@@ -220,17 +192,19 @@ def compare(case: Any, workers: list[Worker], rounds: int, seconds: float) -> di
         apart = float(np.linalg.norm(gradient - gradient0) / np.linalg.norm(gradient0))
         loss_apart = abs(loss - loss0) / abs(loss0)
         found[worker.name] = {"gradient_apart": apart, "loss_apart": loss_apart}
+        if memory is not None:
+            found[worker.name]["working_memory"] = memory
         allowed = (AGREEMENT_RELU if case.activation == "relu" else AGREEMENT)[case.dtype]
         if not (apart <= allowed and loss_apart <= AGREEMENT[case.dtype]):
             found[worker.name]["missing"] = f"disagrees: loss by {loss_apart:.0e}, gradient by {apart:.0e}"
             print(f"    {worker.name} {found[worker.name]['missing']}", file=sys.stderr)
             continue
-        running.append((worker, kinds))
+        running.append((worker, offered))
     control = []
     start, others = time.perf_counter(), _others(workers)
     for _ in range(rounds):
-        for worker, kinds in running:
-            for kind in kinds:
+        for worker, offered in running:
+            for kind in offered:
                 time.sleep(0.03)  # threads of the one before stop spinning
                 control.append(_control())
                 best, median = worker.ask("time", (kind, seconds))
@@ -239,7 +213,7 @@ def compare(case: Any, workers: list[Worker], rounds: int, seconds: float) -> di
                 times["median"].append(1e6 * median)
     others = (_others(workers) - others) / (time.perf_counter() - start)
     for entry in found.values():
-        for kind in (*KINDS, "forward"):
+        for kind in (*KINDS, *PHASES):
             if kind in entry:
                 entry[kind]["median"] = float(np.median(entry[kind]["median"]))
     return {
@@ -268,6 +242,9 @@ def machine(threads: int) -> dict[str, Any]:
         entries = {key.strip(): value.strip() for key, value in entries.items()}
         model, flags = entries.get("model name", model), entries.get("flags", "")
     kind = "avx512" if "avx512f" in flags else "avx2" if "avx2" in flags else platform.machine()
+    wanted = os.environ.get("FASTBP_ISA", kind)
+    if wanted != kind:  # not what such a machine does: a result of its own, beside that of the peers at their best
+        kind += f"-running-{wanted}"
     packages = ("fastbp", "numpy", "torch", "jax", "jaxlib", "scikit-learn", "scipy")
     versions = {}
     for name in packages:
@@ -312,19 +289,20 @@ def main() -> int:
         parser.error("--save keeps whole results only: without --case, --quick and --peers")
     _tidy_environment(options.threads)
 
+    import limits
     import peers
     import table
-    from cases import GROUPS
+    from cases import GROUPS, SWEEPS
 
     wanted = options.peers.split(",") if options.peers else list(peers.PEERS)
     for name in wanted:
         if name not in peers.PEERS:
             parser.error(f"no peer {name!r}; there are {', '.join(peers.PEERS)}")
-    wanted = ["fastbp", *(name for name in wanted if name != "fastbp")]
+    wanted = [*OURS, *(name for name in wanted if name not in OURS)]
     missing = [name for name in wanted if not peers.installed(name)]
     if missing:
         print(f"not installed, skipped: {', '.join(missing)}  (`make bench-compare` installs all)\n")
-    groups = ["quick"] if options.quick else ["table", "extra"]
+    groups = ["quick"] if options.quick else ["table", "extra", "rows"]
     groups += ["widths", "batches"] if options.sweep else []
 
     about = machine(options.threads)
@@ -341,14 +319,16 @@ def main() -> int:
         for case in GROUPS[group]:
             if options.case and not any(part in case.name for part in options.case):
                 continue
-            entry = compare(case, workers, options.rounds, options.seconds)
+            kinds = KINDS[:1] if group in SWEEPS else (*KINDS, *PHASES)
+            crew = workers[: len(OURS)] if group == "rows" else workers
+            entry = compare(case, crew, kinds, options.rounds, options.seconds)
             entry["group"] = group
             result["cases"].append(entry)
             print(table.line(entry, [worker.name for worker in workers]), flush=True)
     for worker in workers:
         worker.end()
     print("\n" + table.summary(result))
-    print("\n" + table.roofline(result))
+    print("\n" + limits.report(result))
     if options.save or options.output:
         save(result, options.output or RESULTS / f"{about['kind']}.json")
     return int(any("missing" in entry["peers"]["fastbp"] for entry in result["cases"]))

@@ -1,7 +1,7 @@
-"""Show results of run.py: in the terminal, as the tables of README.md and bench/README.md, and as plots.
+"""Show results of run.py: in the terminal, as the tables of README.md, bench/README.md and docs, and as plots.
 
-``python bench/table.py`` reads every bench/results/*.json, rewrites what stands between the markers in the
-two files and draws bench/results/*.svg. Nothing there is edited by hand, and a figure that no result holds
+``python bench/table.py`` reads every bench/results/*.json, rewrites what stands between the markers in these
+files and draws bench/results/*.svg. Nothing there is edited by hand, and a figure that no result holds
 is not shown.
 """
 
@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import limits
 import peers
+from limits import microseconds, time_of
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -35,11 +37,6 @@ def competitors(names: list[str]) -> list[str]:
     return [name for name in names if name != "fastbp" and not peers.PEERS[name].reference]
 
 
-def time_of(entry: Result, name: str, kind: str) -> float:
-    """Return the best time in microseconds, nan where there is none."""
-    return float(entry["peers"].get(name, {}).get(kind, {}).get("best", math.nan))
-
-
 def best_peer(entry: Result, kind: str) -> tuple[str, float]:
     """Return the fastest competitor and its time; ("", nan) if there is none."""
     times = {name: time_of(entry, name, kind) for name in competitors(list(entry["peers"]))}
@@ -51,14 +48,6 @@ def best_peer(entry: Result, kind: str) -> tuple[str, float]:
 def geometric_mean(values: list[float]) -> float:
     """Return the geometric mean, nan of nothing."""
     return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
-
-
-def microseconds(value: float) -> str:
-    """Format a time with three figures."""
-    if math.isnan(value):
-        return "-"
-    digits = max(0, 2 - math.floor(math.log10(max(value, 1e-9))))
-    return f"{value:,.{min(digits, 2)}f}"
 
 
 def _all_names(result: Result) -> list[str]:
@@ -77,6 +66,11 @@ def describe(result: Result) -> str:
     return f"{m['cpu']} ({m['kind']}), {m['threads']} threads, {m['system']}, {m['date']}; {versions}"
 
 
+def title(result: Result) -> str:
+    """Return the name of the kind of machine."""
+    return str(result["machine"]["kind"]).upper().replace("AVX512", "AVX-512").replace("-RUNNING-", " running ")
+
+
 def header(names: list[str]) -> str:
     """Return the terminal table's head."""
     return (
@@ -88,9 +82,10 @@ def line(entry: Result, names: list[str]) -> str:
     """Return a case's two lines."""
     lines = []
     for kind in TITLES:
-        title = f"{entry['name'] if kind == 'gradient' else '':48.48}{kind:10}"
+        if kind not in entry["peers"]["fastbp"]:
+            continue
         times = "".join(f"{microseconds(time_of(entry, name, kind)):>15}" for name in names)
-        lines.append(title + times)
+        lines.append(f"{entry['name'] if kind == 'gradient' else '':48.48}{kind:10}{times}")
     lines[0] += f"{100 * entry['control_spread']:6.0f} %{100 * entry['others']:6.0f} %"
     return "\n".join(lines)
 
@@ -101,6 +96,8 @@ def summary(result: Result) -> str:
     factors: dict[str, list[float]] = {kind: [] for kind in TITLES}
     for entry in result["cases"]:
         cells = []
+        if entry["group"] == "rows":  # no peer there
+            continue
         for kind in TITLES:
             name, value = best_peer(entry, kind)
             factor = value / time_of(entry, "fastbp", kind)
@@ -114,53 +111,13 @@ def summary(result: Result) -> str:
     return "\n".join(lines)
 
 
-def roofline(result: Result) -> str:
-    """Return each case's share of the machine's multiply-add peak, by phase."""
-    peak = result.get("peak")
-    if not peak:
-        return "no peak was measured"
-    lines = [
-        "Peak of multiply-adds measured, GFLOP/s (one core, all threads): "
-        + ", ".join(f"{dtype} {peak[dtype]['one']:.1f}, {peak[dtype]['all']:.1f}" for dtype in ("f32", "f64"))
-        + f"; instruction set {peak['isa']}",
-        f"{'share of the peak of all threads':50}{'MFLOP':>10}" + "".join(f"{phase:>{w + 2}}" for phase, w in PHASES),
-    ]
-    lines[1:1] = [
-        f"{dtype}: a square matrix product on one core, share of its peak: "
-        + ", ".join(f"{size} {100 * rate / peak[dtype]['one']:.0f} %" for size, rate in peak[dtype]["matmul"].items())
-        for dtype in ("f32", "f64")
-    ]
-    for entry in result["cases"]:
-        shares = phase_shares(entry, peak)
-        cells = "".join(f"{100 * shares[phase]:{w}.0f} %" for phase, w in PHASES)
-        lines.append(f"{entry['name']:50.50}{entry['flops'] / 1e6:10.2f}{cells}")
-    return "\n".join(lines)
-
-
-PHASES = (("forward", 8), ("backward", 8), ("gradient", 8), ("step", 6))
-
-
-def phase_shares(entry: Result, peak: Result) -> dict[str, float]:
-    """Return the share of the peak reached by phase; backward is the gradient's time less the forward's."""
-    rate = peak[entry["dtype"]]["all"] * 1e3  # flop per microsecond
-    times = {kind: time_of(entry, "fastbp", kind) for kind in ("forward", "gradient", "step")}
-    times["backward"] = times["gradient"] - times["forward"]
-    work = {
-        "forward": entry["forward_flops"],
-        "backward": entry["flops"] - entry["forward_flops"],
-        "gradient": entry["flops"],
-        "step": entry["flops"],
-    }
-    return {phase: work[phase] / times[phase] / rate if times[phase] > 0 else math.nan for phase in work}
-
-
 # --- for the files --------------------------------------------------------------------------------------
 
 
 def short_table(result: Result) -> str:
     """Render the README's table: fastbp beside the best peer of each row."""
     lines = [
-        f"**{result['machine']['kind'].upper().replace('AVX512', 'AVX-512')}**: {describe(result)}.",
+        f"**{title(result)}**: {describe(result)}.",
         "",
         "| batch x network | gradient, µs | best peer | ratio | Adam step, µs | best peer | ratio |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -184,10 +141,10 @@ def short_table(result: Result) -> str:
 def full_table(result: Result) -> str:
     """Render all cases and all peers, and the roofline."""
     names = _all_names(result)
-    lines = [f"## {result['machine']['kind']}", "", describe(result) + ".", ""]
-    for kind, title in TITLES.items():
+    lines = [f"## {title(result)}", "", describe(result) + ".", ""]
+    for kind, heading in TITLES.items():
         shown = [name for name in names if kind == "gradient" or not peers.PEERS[name].reference]
-        lines += [f"### {title}, microseconds", "", "| batch x network | " + " | ".join(shown) + " |"]
+        lines += [f"### {heading}, microseconds", "", "| batch x network | " + " | ".join(shown) + " |"]
         lines.append("|---|" + "---:|" * len(shown))
         for entry in result["cases"]:
             if entry["group"] in ("table", "extra"):
@@ -201,30 +158,8 @@ def full_table(result: Result) -> str:
                     cells.append(f"**{microseconds(value)}**" if value == fastest else microseconds(value))
                 lines.append(f"| {entry['name']} | " + " | ".join(cells) + " |")
         lines.append("")
-    peak = result.get("peak")
-    if peak:
-        lines += [
-            f"### Share of the measured peak ({peak['isa']}; GFLOP/s of all threads: "
-            f"f32 {peak['f32']['all']:.0f}, f64 {peak['f64']['all']:.0f})",
-            "",
-            "| square matrix product, one core | " + " | ".join(peak["f32"]["matmul"]) + " |",
-            "|---|" + "---:|" * len(peak["f32"]["matmul"]),
-            *(
-                f"| {dtype} | "
-                + " | ".join(f"{100 * r / peak[dtype]['one']:.0f} %" for r in peak[dtype]["matmul"].values())
-                + " |"
-                for dtype in ("f32", "f64")
-            ),
-            "",
-            "| batch x network | MFLOP | forward | backward | gradient | Adam step |",
-            "|---|---:|---:|---:|---:|---:|",
-        ]
-        for entry in result["cases"]:
-            if entry["group"] in ("table", "extra"):
-                shares = phase_shares(entry, peak)
-                cells = " | ".join(f"{100 * shares[phase]:.0f} %" for phase, _ in PHASES)
-                lines.append(f"| {entry['name']} | {entry['flops'] / 1e6:,.2f} | {cells} |")
-        lines.append("")
+    if result.get("peak"):
+        lines += ["### Share of what the machine can do", "", limits.shares(result)]
     return "\n".join(lines)
 
 
@@ -258,7 +193,7 @@ def plot(result: Result, target: Path) -> None:
             1e3,
         ),
     )
-    for axis, (group, label, unit, title, size, scale) in zip(axes, panels, strict=True):
+    for axis, (group, label, unit, title_of_panel, size, scale) in zip(axes, panels, strict=True):
         entries = [entry for entry in result["cases"] if entry["group"] == group]
         for name in names:
             points = [
@@ -278,15 +213,16 @@ def plot(result: Result, target: Path) -> None:
                     zorder=3 if ours else 2,
                 )
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel=unit)
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title_of_panel, fontsize=10)
         axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-    ticks = [entry["sizes"][1] for entry in result["cases"] if entry["group"] == "widths"][1::2]
-    axes[0].set_xticks(ticks, [str(tick) for tick in ticks])
-    axes[0].set_xticks([], minor=True)
+        ticks = [size(entry) for entry in entries][1::2]
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axis.set_xticks([], minor=True)
+        axis.yaxis.set_major_formatter("{x:,g}")
     axes[1].legend(frameon=False, fontsize=9)
     m = result["machine"]
-    figure.suptitle(f"{m['cpu']}, {m['threads']} threads, {m['date']}", fontsize=9, color="#555555")
+    figure.suptitle(f"{m['cpu']} ({title(result)}), {m['threads']} threads, {m['date']}", fontsize=9, color="#555555")
     figure.savefig(target, metadata={"Date": None, "Creator": "bench/table.py"})
     plt.close(figure)
 
@@ -302,10 +238,10 @@ def renew(file: Path, marker: str, text: str) -> None:
 
 
 def main() -> None:
-    """Renew both files and the plots."""
+    """Renew the files and the plots."""
     import training_table
 
-    short, full = [], []
+    short, full, growth = [], [], []
     trainings: list[Result] = []
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -313,16 +249,22 @@ def main() -> None:
             trainings.append(result)
         if "peak" not in result:  # of another bench
             continue
-        short.append(short_table(result))
         full.append(full_table(result))
+        if "-running-" in result["machine"]["kind"]:  # kernels that the machine would not choose
+            continue
+        short.append(short_table(result))
         if any(entry["group"] in ("widths", "batches") for entry in result["cases"]):
             picture = path.with_name(f"{path.stem}-time.svg")
             plot(result, picture)
             short.append(f"![Time against width and against batch](bench/results/{picture.name})")
+        if tables := limits.growth(result):
+            growth.append(f"### {title(result)}\n\n{describe(result)}.\n\n{tables}")
     if not short:
         raise SystemExit("bench/results holds no result: run bench/run.py --save first")
     renew(HERE.parent / "README.md", "bench", "\n\n".join(short))
     renew(HERE / "README.md", "bench", "\n\n".join(full))
+    if growth:
+        renew(HERE.parent / "docs" / "performance.md", "bench", "\n\n".join(growth))
     if trainings:
         renew(HERE.parent / "README.md", "training", "\n\n".join(map(training_table.short_table, trainings)))
         renew(HERE / "README.md", "training", "\n\n".join(map(training_table.full_table, trainings)))
