@@ -94,7 +94,6 @@ cdef inline inlined_void elementwise_rows(
     cdef vreal target, value, dz
     cdef double sums[16]
     cdef double weight
-    cdef real lanes[16]
     cdef Py_ssize_t i, column, left
     cdef int v
     for v in range(16):
@@ -108,13 +107,7 @@ cdef inline inlined_void elementwise_rows(
             head(vload(z + i * ld + column), &h)
             elementwise_loss(loss, rule, &h, vload(z + i * ld + column), target, &value, &dz)
             vstore(z + i * ld + column, vset(<real> weight) * dz)
-            vstore(lanes, value)
-            if left >= VL:
-                for v in range(VL):
-                    sums[v] += weight * lanes[v]
-            else:
-                for v in range(left):
-                    sums[v] += weight * lanes[v]
+            vadd_weighted(sums, weight, value if left >= VL else vfirst(value, <int> left))
             column += VL
     for v in range(VL):
         total[0] += sums[v]

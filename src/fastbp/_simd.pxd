@@ -23,6 +23,8 @@ cdef extern from "simd.h" nogil:
     void vstore(real *p, vreal x) noexcept
     vreal vload_first(const real *p, int n) noexcept
     void vstore_first(real *p, vreal x, int n) noexcept
+    vreal vfirst(vreal x, int n) noexcept
+    void vadd_weighted(double *sums, double weight, vreal x) noexcept
 
     vreal vset(real x) noexcept
     vint vseti(lane x) noexcept

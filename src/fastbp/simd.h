@@ -220,6 +220,51 @@ static inline void vstore_first(real *p, vreal x, int n)
 }
 #endif
 
+/* The first n lanes of x, 0 < n <= VL, the others 0 */
+#if defined(__AVX512F__) && FASTBP_VECTOR_BYTES == 64 && defined(FASTBP_F32)
+static inline vreal vfirst(vreal x, int n)
+{
+    return (vreal)_mm512_maskz_mov_ps((__mmask16)(0xffffu >> (16 - n)), (__m512)x);
+}
+#elif defined(__AVX512F__) && FASTBP_VECTOR_BYTES == 64
+static inline vreal vfirst(vreal x, int n)
+{
+    return (vreal)_mm512_maskz_mov_pd((__mmask8)(0xffu >> (8 - n)), (__m512d)x);
+}
+#elif defined(__AVX2__) && FASTBP_VECTOR_BYTES == 32
+static inline vreal vfirst(vreal x, int n) { return vkeep((vint)first_lanes(n), x); }
+#else
+static inline vreal vfirst(vreal x, int n)
+{
+    real t[VL];
+    vstore(t, x);
+    return vload_first(t, n);
+}
+#endif
+
+/* sums[i] += weight * x[i] for all lanes, in double.  (Left to itself, GCC converts lane by lane.) */
+#if FASTBP_VECTORS && defined(FASTBP_F32)
+typedef float half_vreal __attribute__((vector_size(FASTBP_VECTOR_BYTES / 2)));
+typedef double half_wide __attribute__((vector_size(FASTBP_VECTOR_BYTES)));
+static inline void vadd_weighted(double *sums, double weight, vreal x)
+{
+    half_vreal half[2];
+    half_wide sum[2];
+    memcpy(half, &x, sizeof x);
+    memcpy(sum, sums, sizeof sum);
+    sum[0] += weight * __builtin_convertvector(half[0], half_wide);
+    sum[1] += weight * __builtin_convertvector(half[1], half_wide);
+    memcpy(sums, sum, sizeof sum);
+}
+#else
+static inline void vadd_weighted(double *sums, double weight, vreal x)
+{
+    real t[VL];
+    vstore(t, x);
+    for (int i = 0; i < VL; i++) sums[i] += weight * t[i];
+}
+#endif
+
 /* a0 b0 a1 b1 ...: the lower and the upper half of the two vectors interleaved; log2(VL) rounds of the pair
  * transpose a VL x VL block. */
 #if FASTBP_VECTORS
