@@ -17,7 +17,7 @@ BENCH_ENV := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test lint bench bench-compare bench-training bench-scaling bench-tables sanitize wheel clean distclean
+.PHONY: help build demo test lint bench bench-compare bench-training bench-scaling bench-profile bench-tables sanitize wheel clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ bench-training: $(STAMPS)/bench $(STAMPS)/build  ## whole trainings beside sciki
 
 bench-scaling: $(STAMPS)/bench $(STAMPS)/build  ## time the all-reduce beside the step between two ranks; renew docs/scaling.md
 	$(BENCH_ENV) $(BIN)/python bench/scaling_mpi.py --save $(ARGS)
+
+bench-profile: $(STAMPS)/bench  ## where a step's time goes, sampled by perf in a build with symbols; renew docs/performance.md
+	FASTBP_SYMBOLS=1 $(BIN)/python setup.py --quiet build --build-base build/profile --build-lib build/profile/lib --parallel $(JOBS)
+	PYTHONPATH=build/profile/lib $(BENCH_ENV) $(BIN)/python bench/where.py --save $(ARGS)
+	$(BIN)/python bench/table.py
 
 bench-tables: $(STAMPS)/bench  ## renew the README's tables and plots from bench/results, timing nothing
 	$(BIN)/python bench/table.py

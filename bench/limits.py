@@ -247,14 +247,16 @@ def _of_growth(result: Result) -> Iterable[Table]:
             yield row_table(result)
 
 
-def _in_terminal(table: Table) -> str:
+def in_terminal(table: Table) -> str:
+    """Return a table for the terminal."""
     said, rows = table
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     return "\n".join([*textwrap.wrap(said, 120), *lines])
 
 
-def _in_markdown(table: Table) -> str:
+def in_markdown(table: Table) -> str:
+    """Return a table in Markdown."""
     said, (head, *rows) = table
     lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
     return "\n".join([said, "", lines[0], "|---|" + "---:|" * (len(head) - 1), *lines[1:]])
@@ -262,14 +264,14 @@ def _in_markdown(table: Table) -> str:
 
 def report(result: Result) -> str:
     """Return all tables for the terminal."""
-    return "\n\n".join(map(_in_terminal, itertools.chain(_of_shares(result), _of_growth(result))))
+    return "\n\n".join(map(in_terminal, itertools.chain(_of_shares(result), _of_growth(result))))
 
 
 def shares(result: Result) -> str:
     """Return peaks and roofline in Markdown."""
-    return "\n\n".join(map(_in_markdown, _of_shares(result)))
+    return "\n\n".join(map(in_markdown, _of_shares(result)))
 
 
 def growth(result: Result) -> str:
     """Return what phases, threads, widths and rows do, in Markdown; nothing for results that do not hold it."""
-    return "\n\n".join(map(_in_markdown, _of_growth(result)))
+    return "\n\n".join(map(in_markdown, _of_growth(result)))

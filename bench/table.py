@@ -95,9 +95,9 @@ def summary(result: Result) -> str:
     lines = [f"{'times as fast as the best peer':58}{'gradient':>22}{'step':>22}"]
     factors: dict[str, list[float]] = {kind: [] for kind in TITLES}
     for entry in result["cases"]:
-        cells = []
-        if entry["group"] == "rows":  # no peer there
+        if not competitors(list(entry["peers"])):
             continue
+        cells = []
         for kind in TITLES:
             name, value = best_peer(entry, kind)
             factor = value / time_of(entry, "fastbp", kind)
@@ -240,13 +240,16 @@ def renew(file: Path, marker: str, text: str) -> None:
 def main() -> None:
     """Renew the files and the plots."""
     import training_table
+    import where
 
-    short, full, growth = [], [], []
+    short, full, growth, profiles = [], [], [], []
     trainings: list[Result] = []
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         if "training" in result:
             trainings.append(result)
+        if "profile" in result:
+            profiles.append(f"{describe(result)}.\n\n{limits.in_markdown(where.table(result))}")
         if "peak" not in result:  # of another bench
             continue
         full.append(full_table(result))
@@ -263,8 +266,10 @@ def main() -> None:
         raise SystemExit("bench/results holds no result: run bench/run.py --save first")
     renew(HERE.parent / "README.md", "bench", "\n\n".join(short))
     renew(HERE / "README.md", "bench", "\n\n".join(full))
-    if growth:
-        renew(HERE.parent / "docs" / "performance.md", "bench", "\n\n".join(growth))
+    page = HERE.parent / "docs" / "performance.md"
+    for marker, parts in (("bench", growth), ("profile", profiles)):
+        if parts:
+            renew(page, marker, "\n\n".join(parts))
     if trainings:
         renew(HERE.parent / "README.md", "training", "\n\n".join(map(training_table.short_table, trainings)))
         renew(HERE / "README.md", "training", "\n\n".join(map(training_table.full_table, trainings)))
