@@ -89,6 +89,14 @@ def test_the_message_tells_the_label_and_the_valid_range(labels):
     assert "4" in str(caught.value) or "3" in str(caught.value)
 
 
+def test_labels_are_labels_even_where_there_is_one_class():
+    net = fastbp.MLP([3, 1], output_activation="softmax", loss="cross_entropy", rng=0)
+    assert net.value(np.ones((2, 3)), [0, 0]) == 0
+    for labels in ([0, 1], [0.0, 0.5], [-1, 0]):
+        with named("Y"):
+            net.value_and_grad(np.ones((2, 3)), labels)
+
+
 def with_entry(value):
     Y = np.full((4, 4), 0.5)
     Y[2, 1] = value
@@ -167,6 +175,10 @@ def test_out_overlapping_the_parameters_is_refused():
     for out in (net.parameters, net.parameters[:]):
         with named("out"):
             net.value_and_grad(**call, out=out)
+        y = net.forward(call["X"])
+        with named("out"):
+            net.backward(y, out=out)
+    np.testing.assert_array_equal(net.parameters, before)
     square = fastbp.MLP([4, 4], rng=0)
     with named("out"):
         square.predict(np.ones((4, 4)), out=square.weights[0])
@@ -200,7 +212,7 @@ def test_backward_wants_its_forward_and_its_batch():
 BAD_SIZES = [[], [3], [3, 0], [0, 3], [3, -1, 2], [3, 2.5], [3, "4"], [3, None], 5, None, "35", [3, NAN], [3,
                                                                                                            INF],
              [[3, 4]], [3, 2**31, 2**31], [2**62, 2**62], [10**30, 2], [True, False], [3, 1j],
-             np.array([[2, 3]])]  # fmt: skip
+             np.array([[2, 3]]), {3, 2}, {3: 4, 2: 1}]  # fmt: skip
 
 
 @pytest.mark.parametrize("sizes", BAD_SIZES, ids=repr)

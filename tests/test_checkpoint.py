@@ -363,3 +363,12 @@ def test_foreign_files_are_refused_and_run_no_code(tmp_path, content):
 )
 def test_a_header_that_does_not_hold_together_is_refused(tmp_path, content, change):
     assert refused(tmp_path / "odd", with_header(content, change))
+
+
+@pytest.mark.parametrize("path", [None, 0, True, 1.5, ["net.npz"]])
+def test_what_is_no_path_is_refused(path):
+    """0 would be standard input to open()."""
+    net = fastbp.MLP([2, 1], rng=0)
+    for function in (fastbp.load, fastbp.load_checkpoint, net.save):
+        with pytest.raises(TypeError, match="path must be a path, got"):
+            function(path)

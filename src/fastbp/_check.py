@@ -4,7 +4,8 @@ the argument, what came and what is valid."""
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any
 
@@ -97,7 +98,7 @@ def dtype(name: str, value: Any) -> np.dtype[Any]:
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     valid = "the widths of the layers: at least two positive integers"
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, (str, bytes, Set, Mapping)):  # a set would give them in an order of its own
         raise TypeError(f"{name} must be {valid}, got {describe(value)}")
     try:
         items = list(value)
@@ -186,15 +187,15 @@ def targets(
 ) -> np.ndarray[Any, Any]:
     """What a loss compares with: [rows, outputs], or labels for cross-entropy."""
     array = _real(name, value)
-    if array.ndim == 1 and outputs == 1 and array.shape == (rows,):
-        array = array[:, None]
-    elif array.ndim == 1 and loss == "cross_entropy":
+    if array.ndim == 1 and loss == "cross_entropy" and (softmax or outputs > 1):
         array = labels(name, array, rows, outputs)
         if softmax:
             return array
         one_hot = np.zeros((rows, outputs), target)
         one_hot[np.arange(rows), array] = 1
         return one_hot
+    if array.ndim == 1 and outputs == 1 and array.shape == (rows,):
+        array = array[:, None]
     result = matrix(name, array, target, outputs, rows)
     if loss != "squared_error":
         shares = loss == "binary_cross_entropy"
@@ -233,6 +234,12 @@ def output(name: str, value: Any, target: np.dtype[Any], shape: tuple[int, ...],
         if array is not None and np.may_share_memory(value, array):
             raise ValueError(f"{name} must not share memory with {other}")
     return np.asarray(value)
+
+
+def path(name: str, value: Any) -> str:
+    if not isinstance(value, (str, bytes, os.PathLike)):  # not an integer, which open() takes for a descriptor
+        raise TypeError(f"{name} must be a path, got {describe(value)}")
+    return os.fsdecode(value)
 
 
 def clip(name: str, value: Any) -> float:

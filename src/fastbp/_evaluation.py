@@ -223,10 +223,10 @@ class Evaluation(Parameters):
         tape = getattr(self._local, "tape", None)
         if tape is None:
             raise ValueError("backward needs a forward before it, in the same thread: y = net.forward(X)")
-        result = self._network.backward(tape, dY, out)
+        result = self._network.backward(tape, self._buffer, dY, out)
         if result is None:
             dY = _check.matrix("dY", dY, self.dtype, self.sizes[-1], tape.rows)
             if out is not None:
                 out = _check.output("out", out, self.dtype, (self.n_parameters,), parameters=self._buffer, dY=dY)
-            result = self._network.backward(tape, dY, out)
+            result = self._network.backward(tape, self._buffer, dY, out)
         return result  # type: ignore[no-any-return]

@@ -357,7 +357,7 @@ cdef class Network:
         with nogil:
             run_step(&s)
 
-    def backward(self, Tape tape, object dY, object out):
+    def backward(self, Tape tape, np.ndarray parameters, object dY, object out):
         """(dE/dX, gradient); None if an argument is not as needed."""
         cdef np.npy_intp n = self.net.n_parameters
         cdef np.npy_intp[2] shape
@@ -365,7 +365,7 @@ cdef class Network:
             return None
         if out is None:
             out = np.PyArray_EMPTY(1, &n, REAL, 0)
-        elif plain(out, REAL, 1, n, 0, True) == NULL or not clear_of_inputs(out, tape.parameters, dY, None, None):
+        elif plain(out, REAL, 1, n, 0, True) == NULL or not clear_of_inputs(out, parameters, dY, None, None):
             return None
         shape[0] = tape.rows
         shape[1] = self.fan_in

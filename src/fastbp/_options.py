@@ -88,20 +88,14 @@ def _paths(checkpoint: Any, resume: Any) -> tuple[str | None, str | None]:
     """Where to write, and what to go on from."""
     path = None
     if checkpoint is not None:
-        path = _path("checkpoint", checkpoint)
+        path = _check.path("checkpoint", checkpoint)
         folder = os.path.dirname(path) or "."
         if os.path.isdir(path) or not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
             raise ValueError(f"checkpoint must be a file in a folder that can be written to, got {path!r}")
     if resume is None or resume is False:
         return path, None
     if resume is not True:
-        return path, _path("resume", resume)
+        return path, _check.path("resume", resume)
     if path is None:
         raise ValueError("resume=True needs checkpoint, the path to go on from")
     return path, path if os.path.exists(path) else None
-
-
-def _path(name: str, value: Any) -> str:
-    if not isinstance(value, (str, bytes, os.PathLike)):
-        raise TypeError(f"{name} must be a path, got {_check.describe(value)}")
-    return os.fsdecode(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import zipfile
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def write(path: Path, content: Checkpoint) -> None:
             arrays["best_parameters"] = content.best_parameters
     text = np.array(json.dumps(header))
 
-    path = os.fspath(path)
+    path = _check.path("path", path)
     temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -109,8 +110,8 @@ def load(path: Path) -> MLP:
 
     Raises
     ------
-    ValueError
-        If the file is damaged, or not one of fastbp's.
+    ValueError, TypeError
+        If the file is damaged, or not one of fastbp's; if path is no path.
     OSError
         If it cannot be read.
 
@@ -140,8 +141,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises
     ------
-    ValueError
-        If the file is damaged, or not one of fastbp's.
+    ValueError, TypeError
+        If the file is damaged, or not one of fastbp's; if path is no path.
     OSError
         If it cannot be read.
 
@@ -155,18 +156,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
     >>> fastbp.load_checkpoint(path).optimizer.learning_rate
     0.01
     """
+    path = _check.path("path", path)
     with open(path, "rb") as file:
         try:
             return _read(file)
         except Exception as error:  # whatever a file of somebody else's makes numpy, zipfile or json say
-            raise ValueError(
-                f"path: {os.fspath(path)!r} is not a network saved by fastbp, or damaged: {error}"
-            ) from error
+            raise ValueError(f"path: {path!r} is not a network saved by fastbp, or damaged: {error}") from error
 
 
 def _read(file: IO[bytes]) -> Checkpoint:
     from .mlp import MLP
 
+    if not zipfile.is_zipfile(file):  # NumPy would say how to load it unsafely
+        raise ValueError("it is no .npz file")
+    file.seek(0)
     with np.load(file, allow_pickle=False) as archive:
         damaged = archive.zip.testzip()
         if damaged is not None:
