@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+from cases import SWEEPS
+
 Result = dict[str, Any]
 Table = tuple[str, list[list[str]]]  # what it says, rows of cells; the first holds the heads
 
@@ -177,21 +179,20 @@ def phase_table(result: Result) -> Table:
 
 
 def thread_table(result: Result) -> Table:
-    """Show how many times as fast all threads are as one, for every call."""
+    """Show how many times as fast all threads are as one, for every call; the least also over the sweeps."""
     rows = [["batch x network", "MFLOP", *CALLS.values()]]
     slowest: list[tuple[float, str]] = []
     large: list[tuple[float, str]] = []
-    for entry in _entries(result, "table", "extra", "quick"):
-        if ALONE not in entry["peers"]:
-            continue
+    for entry in result["cases"]:
         ratios = {kind: time_of(entry, ALONE, kind) / time_of(entry, OURS, kind) for kind in CALLS}
-        rows.append([entry["name"], f"{entry['flops'] / 1e6:,.2f}", *(_figure(ratio) for ratio in ratios.values())])
-        slowest += [(ratio, f"{CALLS[kind]} of {entry['name']}") for kind, ratio in ratios.items()]
-        if entry["flops"] > 20e6:
-            large += slowest[-2:]
+        timed = [(ratio, f"{CALLS[kind]} of {entry['name']}") for kind, ratio in ratios.items() if ratio > 0]
+        slowest += timed
+        if entry["group"] not in SWEEPS:
+            rows.append([entry["name"], f"{entry['flops'] / 1e6:,.2f}", *map(_figure, ratios.values())])
+            large += timed[-2:] if entry["flops"] > 20e6 else []
     said = f"Times as fast with {result['machine']['threads']} threads as with one, in the same run."
     if slowest:
-        said += " Least of all: {:.2f} ({}).".format(*min(slowest))
+        said += " Least of all, the sweeps' gradients included: {:.2f} ({}).".format(*min(slowest))
     if large:
         said += " Least gradient or step over 20 MFLOP: {:.2f} ({}).".format(*min(large))
     return said, rows

@@ -204,8 +204,8 @@ def compare(case: Any, workers: list[Worker], kinds: tuple[str, ...], rounds: in
     start, others = time.perf_counter(), _others(workers)
     for _ in range(rounds):
         for worker, offered in running:
+            time.sleep(0.1)  # threads of the one before stop spinning: OpenBLAS's take 2^26 ticks of the clock
             for kind in offered:
-                time.sleep(0.03)  # threads of the one before stop spinning
                 control.append(_control())
                 best, median = worker.ask("time", (kind, seconds))
                 times = found[worker.name].setdefault(kind, {"best": float("inf"), "median": []})

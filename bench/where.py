@@ -16,7 +16,6 @@ import select
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ PRODUCTS = ("forward, dX", "dW, db")
 
 
 def work(index: int) -> None:
-    """Take steps of a case until there is something to read, then print what was measured."""
+    """Print what a step takes while nobody samples it, then take steps until there is something to read."""
     import peers
 
     import fastbp
@@ -50,16 +49,12 @@ def work(index: int) -> None:
     net = peers.OneThread(case, 1)
     kernels = fastbp._dispatch.load(fastbp.get_config()["isa"], case.numpy_dtype)
     peak = max(kernels.peak(0.2) for _ in range(3))
-    end = time.perf_counter() + 0.2
-    while time.perf_counter() < end:
-        net.step()
-    print("warm", flush=True)
-    steps, start = 0, time.perf_counter()
+    net.step()
+    best, _ = peers.best_time(net.step, 0.4)
+    print(json.dumps({"us": 1e6 * best, "peak": peak}), flush=True)
     while not select.select([sys.stdin], [], [], 0)[0]:
-        for _ in range(max(1, round(2e7 / case.flops()))):
+        for _ in range(max(1, round(1e-3 / best))):
             net.step()
-            steps += 1
-    print(json.dumps({"us": 1e6 * (time.perf_counter() - start) / steps, "peak": peak}))
 
 
 def samples(data: Path) -> Counter[str]:
@@ -79,13 +74,13 @@ def profile(index: int, seconds: float) -> dict[str, Any]:
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    child.stdout.readline()
+    told = json.loads(child.stdout.readline())
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "perf.data")
-        command = ["perf", "record", "-e", "cpu-clock", "-F", "4999", "-o", str(data), "-p", str(child.pid)]
+        command = ["perf", "record", "-e", "cpu-clock", "-F", "999", "-o", str(data), "-p", str(child.pid)]
         subprocess.run([*command, "--", "sleep", str(seconds)], capture_output=True, check=True)
         found = samples(data)
-    told = json.loads(child.communicate("end\n")[0])
+    child.communicate("end\n")
     shares = {phase: found[phase] / found.total() for phase in PHASES}
     flops = dict(zip(PRODUCTS, (case.flops() - case.flops("forward"), case.flops("forward")), strict=True))
     rates = {phase: 1e-3 * work / (shares[phase] * told["us"]) for phase, work in flops.items() if shares[phase] > 0.05}
@@ -115,7 +110,7 @@ def table(result: dict[str, Any]) -> limits.Table:
 def main() -> None:
     """Sample all cases."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=2, help="of each case (default 2)")
+    parser.add_argument("--seconds", type=float, default=3, help="of each case (default 3)")
     parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
