@@ -321,7 +321,8 @@ def main() -> int:
                 continue
             kinds = KINDS[:1] if group in SWEEPS else (*KINDS, *PHASES)
             crew = workers[: len(OURS)] if group == "rows" else workers
-            entry = compare(case, crew, kinds, options.rounds, options.seconds)
+            rounds = (options.rounds + 1) // 2 if group in ("widths", "batches") else options.rounds  # enough for a plot
+            entry = compare(case, crew, kinds, rounds, options.seconds)
             entry["group"] = group
             result["cases"].append(entry)
             print(table.line(entry, [worker.name for worker in workers]), flush=True)
