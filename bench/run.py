@@ -321,7 +321,9 @@ def main() -> int:
                 continue
             kinds = KINDS[:1] if group in SWEEPS else (*KINDS, *PHASES)
             crew = workers[: len(OURS)] if group == "rows" else workers
-            rounds = (options.rounds + 1) // 2 if group in ("widths", "batches") else options.rounds  # enough for a plot
+            rounds = options.rounds
+            if group in ("widths", "batches"):  # enough for a plot
+                rounds = (rounds + 1) // 2
             entry = compare(case, crew, kinds, rounds, options.seconds)
             entry["group"] = group
             result["cases"].append(entry)
