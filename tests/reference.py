@@ -222,3 +222,47 @@ def value_and_grad(
     value, dZ = head(activations[-1], loss, logits[-1], Y, clip, eps)
     _, grad = backward_from(dZ * w[:, None], parameters, sizes, activations, inputs, logits)
     return float(value @ w), grad
+
+
+def sfc64(words):
+    """A function that gives the random numbers which three words stand for, from NumPy's own SFC64."""
+    bits = np.random.SFC64()
+    state = bits.state
+    state["state"]["state"] = np.array([*words, 1], np.uint64)
+    bits.state = state
+    bits.random_raw(12)
+    return lambda: int(bits.random_raw())
+
+
+def shuffle_list(rows, number):
+    """Fisher and Yates' shuffle with two indices from each number, by Lemire's multiplication."""
+    n = len(rows)
+    while n > 1:
+        x = number()
+        for bits in (x % 2**32, x >> 32):
+            product = bits * n
+            while n > 1 and product % 2**32 < 2**32 % n:
+                product = (number() >> 32) * n
+            k = product >> 32
+            n -= 1
+            rows[n], rows[k] = rows[k], rows[n]
+            if n == 0:
+                break
+
+
+def shuffled(rows, words):
+    rows = list(rows)
+    shuffle_list(rows, sfc64(words))
+    return np.array(rows, np.int64)
+
+
+def dealt_and_shuffled(rows, words, piles):
+    """Each row to the pile that one byte of a random number says, then the piles one after the other."""
+    number = sfc64(words)
+    digits = np.array([number() for _ in range(-(-len(rows) // 8))], "<u8").view(np.uint8)[: len(rows)]
+    result = []
+    for pile in range(piles):
+        part = rows[digits == pile].tolist()
+        shuffle_list(part, number)
+        result += part
+    return np.array(result, np.int64)

@@ -39,9 +39,7 @@ def plain_fit(net, X, Y, *, epochs, batch_size, rule, options, seed, sample_weig
     w, state, rng, means = net.parameters.astype(np.float64), {}, np.random.default_rng(seed), []
     activations = (*net.activation, net.output_activation)
     for _ in range(epochs):
-        order = np.arange(len(X))
-        if seed is not None:
-            rng.shuffle(order)
+        order = np.arange(len(X)) if seed is None else fastbp.permutation(len(X), rng)
         total = weight = 0.0
         for begin in range(0, len(X), batch_size):
             rows = order[begin : begin + batch_size]
@@ -271,9 +269,7 @@ def test_divergence_ends_with_the_last_finite_parameters(dtype):
     rng, sgd, steps = np.random.default_rng(0), fastbp.SGD(50.0), 0
     data = X.astype(dtype), T.astype(dtype)
     while steps < error.step:
-        order = np.arange(50)
-        rng.shuffle(order)
-        for rows in order.reshape(5, 10):
+        for rows in fastbp.permutation(50, rng).reshape(5, 10):
             steps += 1
             if steps == error.step:
                 assert not np.isfinite(again.value_and_grad(data[0][rows], data[1][rows])[1]).all()
@@ -306,6 +302,17 @@ def test_the_same_for_batches():
     good, bad = (X[:8], T[:8]), (np.where(np.arange(8)[:, None] == 3, np.inf, X[:8]), T[:8])
     with pytest.raises(fastbp.TrainingDiverged, match=r"at step 2.*X is inf at row 3"):
         make().fit([good, bad])
+
+
+def test_a_gradient_too_large_to_be_squared_is_divergence():
+    net = fastbp.MLP([1, 1], dtype=np.float32, rng=0)
+    before = net.parameters.copy()
+    says = "the squared gradient is not finite, .* at step 1, .* largest parameter is .* max_norm=1.0, or X and Y"
+    with pytest.raises(fastbp.TrainingDiverged, match=says) as caught:
+        net.fit([[1e19]], [[-1e19]], epochs=3, optimizer=fastbp.RMSprop())
+    assert caught.value.what == "squared gradient"
+    np.testing.assert_array_equal(net.parameters, before)
+    net.fit([[1e19]], [[-1e19]], epochs=3, optimizer=fastbp.RMSprop(), max_norm=1.0)
 
 
 def test_clipping_keeps_it_finite():
@@ -342,8 +349,7 @@ def test_ctrl_c_is_obeyed_soon_and_after_whole_steps(long):
     again, order_of = make((20, 100, 1)), np.random.default_rng(0)
     done, theirs = 0, fastbp.Adam()
     while done < history.n_steps:
-        order = np.arange(rows)
-        order_of.shuffle(order)
+        order = fastbp.permutation(rows, order_of)
         here = min(rows, 32 * (history.n_steps - done))
         end, _ = again._run_batches(*data, None, theirs, order[:here], 0, 32, np.empty(-(-here // 32)), seconds=60)
         assert end == here

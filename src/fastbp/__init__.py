@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .divergence import TrainingDiverged
     from .history import Epoch, History
     from .lbfgs import LBFGS
+    from .order import permutation
 
 __all__ = [
     "ACTIVATIONS",
@@ -38,6 +39,7 @@ __all__ = [
     "gradcheck",
     "load",
     "load_checkpoint",
+    "permutation",
     "safe_log",
     "schedules",
     "set_num_threads",
@@ -56,6 +58,7 @@ _LATER = {
     "gradcheck": ".checking",
     "load": ".checkpoint",
     "load_checkpoint": ".checkpoint",
+    "permutation": ".order",
 }
 
 

@@ -1,9 +1,10 @@
-"""One layer, products and functions by themselves: a part of _kernels.pyx.
+"""One layer, orders of rows, products and functions by themselves: a part of _kernels.pyx.
 
 The arrays are the caller's to check (fastbp/ops.py): all of the dtype, C order, of fitting shapes.
 """
 cimport numpy as np
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 import time
@@ -15,6 +16,7 @@ from fastbp._activations cimport *
 from fastbp._layers cimport *
 from fastbp._table cimport *
 from fastbp._plan cimport padded_width
+from fastbp._shuffle cimport shuffle_rows
 from fastbp._workspace cimport on_a_line
 
 
@@ -135,6 +137,20 @@ def safe_log(np.ndarray y, double clip, np.ndarray out, object derivative):
             if d != NULL:
                 store_edge(d + i, vkeep(~clipped, vset(1) / x), n - i)
             i += VL
+
+
+# ---- orders of rows --------------------------------------------------------------------------------------------------
+
+def shuffle(object rows, np.ndarray words, np.ndarray out):
+    """out = the rows (None: 0, 1, ...) in the order that three words (uint64) stand for."""
+    cdef const int64_t *source = NULL
+    cdef const uint64_t *seed = <const uint64_t *> np.PyArray_DATA(words)
+    cdef int64_t *order = <int64_t *> np.PyArray_DATA(out)
+    cdef Py_ssize_t n = np.PyArray_SIZE(out)
+    if rows is not None:
+        source = <const int64_t *> np.PyArray_DATA(rows)
+    with nogil:
+        shuffle_rows(source, n, seed, order)
 
 
 # ---- for tests and benchmarks ----------------------------------------------------------------------------------------

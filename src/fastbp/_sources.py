@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _check
+from .order import shuffled
 
 if TYPE_CHECKING:
     from .mlp import MLP
@@ -70,6 +71,7 @@ class Table:
         # Rows of weight 0 add nothing; left out, no batch consists of them alone.
         positive = None if self.weight is None else self.weight > 0
         self.pool = None if positive is None or positive.all() else np.flatnonzero(positive).astype(np.int64)
+        self._order: Array | None = None
 
     def _targets(self, name: str, Y: Any, rows: int) -> Array:
         net = self._net
@@ -108,23 +110,22 @@ class Table:
         if not self.in_pieces:
             order = self.pool
             if generator is not None:
-                order = np.arange(n, dtype=np.int64) if order is None else order.copy()
-                generator.shuffle(order)
+                if self._order is None:  # of the epoch before: its memory is used again
+                    self._order = np.empty(n, np.int64)
+                order = shuffled(self.pool, generator, self._order)
             yield Part(self.X, self.Y, self.weight, order, order)
             return
         piece = max(1, PIECE // self._row_bytes // batch_size) * batch_size
         stretch = max(1, STRETCH // self._row_bytes)
         if generator is not None:
-            places = np.arange(
-                -(-n // stretch), dtype=np.int64
-            )  # the last stretch may be short, and stays last; it begins anywhere
-            generator.shuffle(places[:-1])
+            places = np.arange(-(-n // stretch), dtype=np.int64)
+            shuffled(None, generator, places[:-1])  # the last stretch may be short, and stays last; it begins anywhere
             shift = int(generator.integers(n))
         for begin in range(0, n, piece):
             at = np.arange(begin, min(n, begin + piece), dtype=np.int64)
             if generator is not None:
                 at = (places[at // stretch] * stretch + at % stretch + shift) % n
-                generator.shuffle(at)
+                at = shuffled(at, generator, np.empty_like(at))
             yield self._part(at if self.pool is None else self.pool[at])
 
     def _part(self, rows: Array) -> Part:
