@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastbp
+from fastbp import checkpoint as files
 from fastbp import schedules
 
 RNG = np.random.default_rng(0)
@@ -236,6 +237,26 @@ def test_what_was_not_written_by_fit_is_refused(tmp_path):
         net.fit(X, T, resume=tmp_path / "net")
     with pytest.raises(FileNotFoundError):
         net.fit(X, T, resume=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("options", "stopped", "writes"),
+    [
+        ({"epochs": 4}, "epochs", 4),
+        ({"epochs": 4, "checkpoint_every": 3}, "epochs", 2),
+        ({"epochs": 9, "patience": 2, "min_delta": 10.0}, "patience", 3),
+        ({"epochs": 9, "callbacks": lambda epoch: epoch.epoch == 2}, "callback", 3),
+        ({"epochs": 9, "schedule": schedules.Adaptive(0.5, 1, min_delta=10, min_rate=6e-4)}, "learning rate", None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_in_the_file_already_is_not_written_again(tmp_path, monkeypatch, options, stopped, writes):
+    written, write = [], files.write
+    monkeypatch.setattr(files, "write", lambda *arguments: (written.append(1), write(*arguments)))
+    history = make().fit(X, T, rng=0, checkpoint=tmp_path / "fit", **options)
+    assert history.stopped == stopped
+    assert len(written) == (len(history.losses) + 1 if writes is None else writes)
+    assert fastbp.load_checkpoint(tmp_path / "fit").history == history
 
 
 # ---- writing and reading ---------------------------------------------------------------------------------------------

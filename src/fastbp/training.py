@@ -57,6 +57,7 @@ class Training:
             self._saved = group.agree(self._saved)
         self._optimizer = self._choose_optimizer(optimizer)
         self._best = Best(o.min_delta, o.keep_best)
+        self._written: tuple[int, str] | None = None
 
         # What is drawn at the beginning: a fit that goes on draws it again.
         self._rng = o.rng if self._saved is None else files.generator_from(self._saved.training["rng_at_start"], o.rng)
@@ -233,6 +234,7 @@ class Training:
             self._group.check(net)
         if stop:
             history.stopped = "callback"
+        self._over()  # so that a last checkpoint says why, and is not written again for that
         self._write()
 
     def _pass(self, generator: np.random.Generator | None) -> float | None:
@@ -305,6 +307,9 @@ class Training:
         o, done = self._options, len(self._history.losses)
         if o.checkpoint is None or not self._is_root or not (at_end or done % o.checkpoint_every == 0):
             return
+        position = (done, self._history.stopped)
+        if position == self._written:
+            return
         training = {
             "facts": self._facts(),
             "rng_at_start": self._rng_at_start,
@@ -318,6 +323,7 @@ class Training:
             o.checkpoint,
             files.Checkpoint(self._net, self._optimizer, self._history, training, self._best.parameters),
         )
+        self._written = position
 
 
 def fit(net: MLP, X: Any, Y: Any, *, comm: Any, **arguments: Any) -> History:
