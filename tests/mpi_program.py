@@ -18,7 +18,7 @@ import pytest
 from mpi4py import MPI
 
 import fastbp
-from fastbp import _mpi
+from fastbp import _mpi, _ranks
 
 comm = MPI.COMM_WORLD
 RANK, SIZE = comm.rank, comm.size
@@ -269,6 +269,13 @@ def check_divergence():
     assert "learning_rate" in str(error)
     assert_same(net.parameters, str(error))
     assert np.isfinite(net.parameters).all()
+    net = fastbp.MLP([1, 1], dtype=np.float32, rng=0)
+    net.parameters[:] = 0
+    one = np.ones((MINE.stop - MINE.start, 1), np.float32)
+    error = raised(fastbp.TrainingDiverged, net.fit, 1e20 * one, one, batch_size=SIZE, epochs=1, comm=comm)
+    assert (error.what, error.step) == ("squared gradient", 1)
+    assert_same(net.parameters, str(error))
+    assert not net.parameters.any()
 
 
 def check_interrupt():
@@ -327,7 +334,7 @@ def end_with_an_error():
 
 def end_where_nobody_comes():
     """Root fails while the others are elsewhere for good."""
-    _mpi.GRACE = 0.3
+    _ranks.GRACE = 0.3
     with _mpi.join(comm):
         if RANK > 0:
             time.sleep(600)

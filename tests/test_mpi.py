@@ -13,7 +13,7 @@ import pytest
 from conftest import SANITIZED
 
 import fastbp
-from fastbp import _mpi
+from fastbp import _mpi, _ranks
 
 PROGRAM = Path(__file__).with_name("mpi_program.py")
 SEARCHED = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -113,5 +113,5 @@ def test_an_error_that_cannot_be_sent_is_told():
         pass
 
     with pytest.raises(RuntimeError, match="Local: what happened") as found:
-        _mpi._raise_report(2, _mpi._report(Local("what happened")))
+        _ranks._raise_report(2, _ranks._report(Local("what happened")))
     assert "on rank 2" in str(found.value.__cause__)
