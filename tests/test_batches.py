@@ -72,6 +72,11 @@ SHAPES = {
     "one row": ([5, 9, 2], 23, 1),
     "a few rows": ([5, 9, 2], 23, 7),
     "wide rows": ([512, 20, 3], 90, 40),
+    "one number in a row": ([1, 9, 2], 211, 64),
+    "four": ([4, 9, 5], 211, 64),
+    "eleven": ([11, 9, 2], 211, 64),
+    "sixteen": ([16, 9, 2], 211, 64),
+    "sixty-five": ([65, 9, 70], 211, 64),
 }
 
 
@@ -210,6 +215,55 @@ def test_returns_after_some_time_and_goes_on():
     whole._run_batches(X, Y, None, fastbp.Adam(), None, 0, 10, expected, seconds=100)
     np.testing.assert_array_equal(losses, expected)
     np.testing.assert_array_equal(net.parameters, whole.parameters)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("optimizer", [fastbp.Adam, fastbp.AdamW, fastbp.RMSprop])
+@pytest.mark.usefixtures("isa")
+def test_squares_that_overflow_in_the_optimizer_are_no_step(dtype, optimizer):
+    root = math.sqrt(float(np.finfo(dtype).max))
+
+    def run(gradient, rule, **options):
+        net = fastbp.MLP([1, 1], dtype=dtype, rng=0)
+        net.parameters[:] = 0
+        X, Y = np.array([[gradient]], dtype), np.array([[-1]], dtype)  # dE/dW = X
+        state = rule._state_for(net)
+        result = net._run_batches(X, Y, None, rule, None, 0, 1, np.zeros(1), **options)
+        return result, state.steps, net.parameters.tolist()
+
+    assert run(2 * root, optimizer()) == ((0, "squared gradient"), 0, [0, 0])
+    assert run(0.9 * root, optimizer())[:2] == ((1, None), 1)
+    assert run(2 * root, optimizer(), max_norm=1.0)[:2] == ((1, None), 1)
+    assert run(2 * root, fastbp.SGD())[:2] == ((1, None), 1)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("sizes", [[3, 8, 3], [130, 270, 3]])
+@pytest.mark.usefixtures("isa")
+def test_labels_that_are_no_longer_classes_are_no_step(shuffled, sizes):
+    rng = np.random.default_rng(0)
+    X, labels = rng.normal(size=(90, sizes[0])), rng.integers(3, size=90)
+    order = rng.permutation(90) if shuffled else None
+    net = fastbp.MLP(sizes, output_activation="softmax", loss="cross_entropy", rng=0)
+    labels[order[50] if shuffled else 50] = 2**40
+    assert net._run_batches(X, labels, None, fastbp.SGD(), order, 0, 20, np.zeros(5), seconds=100) == (40, "loss")
+    assert not np.isfinite(net._batch_gradient(X, labels, None, order, 45, 20, np.empty(net.n_parameters)))
+    labels[order[50] if shuffled else 50] = -1
+    assert net._run_batches(X, labels, None, fastbp.SGD(), order, 0, 20, np.zeros(5), seconds=100) == (40, "loss")
+
+
+@pytest.mark.parametrize("bad", [-1, 100, 2**62])
+def test_an_order_is_refused_before_it_leads_out_of_x(bad):
+    rng = np.random.default_rng(0)
+    X, Y, order = rng.normal(size=(100, 3)), rng.normal(size=(100, 1)), rng.permutation(100)
+    order[77] = bad
+    net, sgd = fastbp.MLP([3, 1], rng=0), fastbp.SGD()
+    with pytest.raises(ValueError, match="order"):
+        net._run_batches(X, Y, None, sgd, order, 0, 10, np.zeros(10), seconds=100)
+    assert sgd._state.steps == 6, "it is seen with the batch before it"
+    with pytest.raises(ValueError, match="order"):
+        net._batch_gradient(X, Y, None, order, 70, 10, np.empty(4))
+    assert np.isfinite(net._batch_gradient(X, Y, None, order, 80, 10, np.empty(4)))
 
 
 @pytest.mark.parametrize("order", [[0, 5], [-1, 2], [0.0, 1.0], []])

@@ -13,21 +13,18 @@ from fastbp._gemm cimport load_edge
 from fastbp._activations cimport SOFTMAX
 from fastbp._losses cimport BINARY_CROSS_ENTROPY, CROSS_ENTROPY, SQUARED_ERROR
 from fastbp._plan cimport Net
+from fastbp._gather cimport labels_in_range
 from fastbp._blocks cimport Step
 
 cdef extern from *:
     """
-    #include <float.h>
     #ifdef FASTBP_F32
     #define REAL NPY_FLOAT32
-    #define LARGEST FLT_MAX
     #else
     #define REAL NPY_FLOAT64
-    #define LARGEST DBL_MAX
     #endif
     """
     const int REAL
-    const real LARGEST
 
 
 cdef inline void *plain(object array, int dtype, int dimensions, Py_ssize_t first, Py_ssize_t second, bint writable):
@@ -70,14 +67,6 @@ cdef inline bint targets_in_domain(const real *t, Py_ssize_t n, int loss) noexce
     return True
 
 
-cdef inline bint labels_in_range(const int64_t *labels, Py_ssize_t n, Py_ssize_t classes) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef bint bad = False
-    for i in range(n):
-        bad = bad | (labels[i] < 0) | (labels[i] >= classes)
-    return not bad
-
-
 cdef inline double total_weight(const double *weights, Py_ssize_t n) noexcept nogil:
     """The sum of weights, or 0 if they are not all finite and nonnegative."""
     cdef Py_ssize_t i
@@ -89,34 +78,47 @@ cdef inline double total_weight(const double *weights, Py_ssize_t n) noexcept no
     return total if isfinite(total) else 0
 
 
-cdef inline bint read_batch(Step *s, const Net *net, object X, object Y, object sample_weight, bint mean) noexcept:
-    """Point s at X, Y and sample_weight; False if one of them is not as needed."""
+cdef inline bint point_at(Step *s, const Net *net, object X, object Y, object sample_weight) noexcept:
+    """Point s at X, Y and sample_weight; False if one of them is no such array.  What is in them is not looked at."""
     cdef Py_ssize_t rows, fan_in = net.layers[0].fan_in, fan_out = net.layers[net.n_layers - 1].fan_out
-    cdef double total
     memset(s, 0, sizeof(Step))
     s.net = net
     s.x = <const real *> plain(X, REAL, 2, -1, fan_in, False)
     if s.x == NULL:
         return False
-    rows = np.PyArray_DIMS(X)[0]
+    s.rows = rows = np.PyArray_DIMS(X)[0]
     s.targets.dense = <const real *> plain(Y, REAL, 2, rows, fan_out, False)
     if s.targets.dense == NULL:
         if net.rule.activation != SOFTMAX or net.rule.loss != CROSS_ENTROPY:
             return False
         s.targets.labels = <const int64_t *> plain(Y, np.NPY_INT64, 1, rows, 0, False)
-        if s.targets.labels == NULL or not labels_in_range(s.targets.labels, rows, fan_out):
+        if s.targets.labels == NULL:
             return False
-    elif not targets_in_domain(s.targets.dense, rows * fan_out, net.rule.loss):
-        return False
-    s.targets.scale = 1. / rows if mean else 1.
+    s.targets.scale = 1
     if sample_weight is not None:
         s.targets.weights = <const double *> plain(sample_weight, np.NPY_FLOAT64, 1, rows, 0, False)
-        if s.targets.weights == NULL:
+        return s.targets.weights != NULL
+    return True
+
+
+cdef inline bint read_batch(Step *s, const Net *net, object X, object Y, object sample_weight, bint mean) noexcept:
+    """Point s at X, Y and sample_weight; False if one of them is not as needed."""
+    cdef Py_ssize_t fan_out = net.layers[net.n_layers - 1].fan_out
+    cdef double total
+    if not point_at(s, net, X, Y, sample_weight):
+        return False
+    if s.targets.dense != NULL:
+        if not targets_in_domain(s.targets.dense, s.rows * fan_out, net.rule.loss):
             return False
-        total = total_weight(s.targets.weights, rows)
+    elif not labels_in_range(s.targets.labels, s.rows, fan_out):
+        return False
+    total = s.rows
+    if s.targets.weights != NULL:
+        total = total_weight(s.targets.weights, s.rows)
         if total <= 0:
             return False
-        s.targets.scale = 1. / total if mean else 1.
+    if mean:
+        s.targets.scale = 1 / total
     return True
 
 

@@ -1,24 +1,21 @@
 """The batches of a pass over all rows: a step each, without the GIL."""
 cimport numpy as np
-from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint64_t
 
 from fastbp._simd cimport *
 from fastbp._dropout cimport mixed64
 from fastbp._update cimport Optimizer, next_update
 from fastbp._plan cimport *
-from fastbp._blocks cimport Step, targets_of
+from fastbp._gather cimport rows_in_range
+from fastbp._blocks cimport NO_SUCH_ROW, Step, targets_of
 from fastbp._pace cimport omp_get_wtime, run_at_pace
 from fastbp._workspace cimport Workspace, work_in
-from fastbp._arrays cimport plain, read_batch
-
-cdef enum Failure:
-    LOSS_NOT_FINITE = 1
-    GRADIENT_NOT_FINITE
+from fastbp._arrays cimport plain, point_at
 
 cdef struct Batches:
     Step whole              # x and targets are those of all rows
     const int64_t *order    # of rows, or NULL
+    Py_ssize_t known        # where all before in the order has been checked
     Py_ssize_t end, size    # of the pass, of a batch
     bint mean
     double penalty          # of a batch whose weights add up to 1
@@ -29,10 +26,12 @@ cdef inline bint read_pass(
     Batches *b, const Net *net, np.ndarray parameters, object X, object Y, object sample_weight, object order,
     Py_ssize_t begin, Py_ssize_t batch_size, np.ndarray gradient, bint mean, object dropout, uint64_t key,
 ) noexcept:
-    """What all batches of a pass share; False if an argument is not as needed."""
-    cdef Py_ssize_t rows, k
-    cdef bint bad = False
-    if not read_batch(&b.whole, net, X, Y, sample_weight, mean):
+    """What all batches of a pass share; False if an argument is not as needed.
+
+    Whoever begins a pass has checked what Y and sample_weight hold.  It takes many calls, and if each looked at all of
+    them and of the order first, long passes would take much longer: what is an index is checked where it is used.
+    """
+    if not point_at(&b.whole, net, X, Y, sample_weight):
         return False
     b.whole.parameters = <const real *> np.PyArray_DATA(parameters)
     b.whole.gradient = <real *> np.PyArray_DATA(gradient)
@@ -40,20 +39,28 @@ cdef inline bint read_pass(
     b.penalty = 0
     b.key = key
     b.order = NULL
-    b.end = rows = np.PyArray_DIMS(X)[0]
+    b.end = b.whole.rows
     if order is not None:
         b.order = <const int64_t *> plain(order, np.NPY_INT64, 1, -1, 0, False)
         if b.order == NULL:
             return False
         b.end = np.PyArray_DIMS(order)[0]
-        for k in range(b.end):
-            bad = bad | (b.order[k] < 0) | (b.order[k] >= rows)
     b.size = batch_size
     if dropout is not None:
         b.whole.dropout.rates = <const double *> plain(dropout, np.NPY_FLOAT64, 1, net.n_layers - 1, 0, False)
         if b.whole.dropout.rates == NULL:
             return False
-    return not bad and 0 <= begin <= b.end and batch_size > 0
+    b.known = begin
+    return 0 <= begin <= b.end and batch_size > 0
+
+
+cdef inline bint check_order(Batches *b, Py_ssize_t begin) noexcept nogil:
+    """Check the order of the batch that begins there and of the next one; False if an entry of theirs is no row."""
+    cdef Py_ssize_t end = min(b.end, begin + 2 * b.size)
+    if b.order != NULL and not rows_in_range(b.order + b.known, end - b.known, b.whole.rows):
+        return False
+    b.known = end
+    return True
 
 
 cdef inline Step batch_at(const Batches *b, Py_ssize_t begin, Py_ssize_t n_steps) noexcept nogil:
@@ -69,6 +76,7 @@ cdef inline Step batch_at(const Batches *b, Py_ssize_t begin, Py_ssize_t n_steps
             total += s.targets.weights[i if b.order == NULL else b.order[i]]
     if b.order != NULL:
         s.order = b.order + begin
+        s.order_known = b.known - begin
     else:
         s.x += begin * s.net.layers[0].fan_in
         s.targets = targets_of(&s, begin, s.rows, NULL)
@@ -81,22 +89,25 @@ cdef inline Step batch_at(const Batches *b, Py_ssize_t begin, Py_ssize_t n_steps
 
 
 cdef inline Py_ssize_t run_batches(
-    const Batches *b, Py_ssize_t begin, Optimizer *optimizer, Workspace *full, Workspace *last, double *losses,
+    Batches *b, Py_ssize_t begin, Optimizer *optimizer, Workspace *full, Workspace *last, double *losses,
     double seconds, int *failure,
 ) noexcept nogil:
-    """Where it stopped.  A batch whose loss or gradient is not finite changes nothing."""
+    """Where it stopped.  A batch of which something is not finite changes nothing."""
     cdef Step s
     cdef Workspace *w
     cdef double end_time = omp_get_wtime() + seconds
     while begin < b.end:
+        if not check_order(b, begin):
+            failure[0] = NO_SUCH_ROW
+            break
         s = batch_at(b, begin, optimizer.steps)
         w = last if last != NULL and s.rows < b.size else full
         work_in(&s, w)
         s.update = next_update(optimizer, <real *> s.parameters)
         losses[begin // b.size] = run_at_pace(&s, &w.pace)
-        if not isfinite(s.loss) or not isfinite(s.norm):
+        if s.failure:
             optimizer.steps -= 1
-            failure[0] = GRADIENT_NOT_FINITE if isfinite(s.loss) else LOSS_NOT_FINITE
+            failure[0] = s.failure
             break
         begin += s.rows
         if omp_get_wtime() > end_time:

@@ -3,26 +3,35 @@
 A block goes through all layers forward and, from the head's dE/dz, back.  In a region each layer has its two blocks, a
 and g, of region_rows rows.  In training the last layer's are one and the same: the head replaces the logits by dE/dz.
 """
+from libc.math cimport NAN
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
 from fastbp._dropout cimport Dropout, Mask, apply_mask, mask_of
+from fastbp._gather cimport *
 from fastbp._layers cimport *
 from fastbp._losses cimport *
 from fastbp._table cimport *
 from fastbp._update cimport Update
 from fastbp._plan cimport *
 
+cdef enum Failure:
+    LOSS_NOT_FINITE = 1
+    GRADIENT_NOT_FINITE
+    SQUARE_NOT_FINITE       # of the gradient, where the optimizer keeps that
+    NO_SUCH_ROW             # in the order
+
 cdef struct Step:
     const Net *net
     const Plan *plan
     const real *parameters          # and VL readable numbers after them
-    Py_ssize_t rows                 # of one of the batches of a pass: tells which plan it needs
+    Py_ssize_t rows
     const real *x                   # [rows, fan_in of the first layer] without padding
     Targets targets
     const int64_t *order            # plan.gather: the batch is these rows of x and of the targets; NULL: the first ones
+    Py_ssize_t order_known          # entries of it that have been checked, some of the next batch too
     Dropout dropout
     real *gradient                  # OUT
     real *input_gradient            # OUT or NULL
@@ -37,6 +46,7 @@ cdef struct Step:
     double *losses                  # plan.n_losses
     double *squares                 # guarded: sums of g^2 and of W^2 in each range of parameters
     double norm, loss               # OUT  guarded: of the whole gradient, and with the penalty
+    int failure                     # OUT  guarded: the Failure for which there was no update, or 0
 
 
 # ---- packed weights --------------------------------------------------------------------------------------------------
@@ -63,11 +73,6 @@ cdef inline Weights weights_of(const Step *s, Py_ssize_t index, real *scratch) n
 
 # ---- rows and targets of the batch -----------------------------------------------------------------------------------
 
-cdef inline Py_ssize_t batch_row_at(const Step *s, Py_ssize_t row) noexcept nogil:
-    """Which row of x is row `row` of the batch."""
-    return row if s.order == NULL else s.order[row]
-
-
 cdef inline const real *input_rows(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t batch_row,
 ) noexcept nogil:
@@ -77,57 +82,30 @@ cdef inline const real *input_rows(
     return region + region_rows * s.net.layers[s.net.n_layers].row_at + row * s.plan.ldx
 
 
-cdef inline separate_void copy_rows(const Step *s, Py_ssize_t batch_row, Py_ssize_t rows, real *copy) noexcept nogil:
-    """Copy some rows of the batch, as x has them or as `order` says.  Those that come next are asked for meanwhile."""
-    cdef Py_ssize_t fan_in = s.net.layers[0].fan_in, n = s.net.layers[s.net.n_layers - 1].fan_out, i, k, next
-    cdef Py_ssize_t ahead = 2 + min(<Py_ssize_t> 14, 1024 // (fan_in * <Py_ssize_t> sizeof(real)))
-    cdef const real *x
-    for i in range(rows):
-        if s.order != NULL and i + ahead < rows:
-            next = s.order[batch_row + i + ahead]
-            for k in range((fan_in + LINE - 1) // LINE):
-                prefetch_line(s.x + next * fan_in + k * LINE)
-            if s.targets.dense != NULL:
-                prefetch_line(s.targets.dense + next * n)
-            if s.targets.labels != NULL:
-                prefetch_line(<const real *> (s.targets.labels + next))
-        x = s.x + batch_row_at(s, batch_row + i) * fan_in
-        if fan_in > 16:
-            memcpy(copy + i * s.plan.ldx, x, fan_in * sizeof(real))
-        else:       # less than a call costs
-            for k in range(fan_in):
-                copy[i * s.plan.ldx + k] = x[k]
+cdef inline inlined_void ask_ahead(
+    const Step *s, Py_ssize_t batch_row, Py_ssize_t rows, int part, int parts,
+) noexcept nogil:
+    """Ask for a part of those rows that this thread will probably take after these."""
+    cdef Py_ssize_t fan_in = s.net.layers[0].fan_in
+    cdef Py_ssize_t first = batch_row + s.threads * s.plan.block_rows
+    cdef Py_ssize_t begin = first + share(rows, parts, part), end = first + share(rows, parts, part + 1)
+    if s.order != NULL and is_narrow(fan_in):
+        ask_for_rows(s.x, fan_in, &s.targets, s.net.layers[s.net.n_layers - 1].fan_out, s.order + begin,
+                     min(end, s.order_known) - begin)
 
 
 cdef inline Targets targets_of(const Step *s, Py_ssize_t row, Py_ssize_t rows, real *gathered) noexcept nogil:
     """The targets of some rows of the batch; brought together at `gathered`, if they have to be."""
+    cdef Py_ssize_t n = s.net.layers[s.net.n_layers - 1].fan_out
     cdef Targets t = s.targets
-    cdef Py_ssize_t n = s.net.layers[s.net.n_layers - 1].fan_out, i
-    cdef double *weights = <double *> gathered
-    cdef int64_t *labels
-    cdef real *dense
-    if s.order == NULL:
-        if t.dense != NULL:
-            t.dense += row * n
-        if t.labels != NULL:
-            t.labels += row
-        if t.weights != NULL:
-            t.weights += row
-        return t
-    labels = <int64_t *> (weights + s.plan.block_rows)
-    dense = <real *> (labels + s.plan.block_rows)
+    if s.order != NULL:
+        return gather_targets(&s.targets, n, s.order + row, rows, s.plan.block_rows, gathered)
     if t.dense != NULL:
-        for i in range(rows):
-            memcpy(dense + i * n, t.dense + s.order[row + i] * n, n * sizeof(real))
-        t.dense = dense
+        t.dense += row * n
     if t.labels != NULL:
-        for i in range(rows):
-            labels[i] = t.labels[s.order[row + i]]
-        t.labels = labels
+        t.labels += row
     if t.weights != NULL:
-        for i in range(rows):
-            weights[i] = t.weights[s.order[row + i]]
-        t.weights = weights
+        t.weights += row
     return t
 
 
@@ -164,8 +142,10 @@ cdef inline void forward_block(
     cdef real *a
     cdef int i
     if s.plan.copy_x:
-        copy_rows(s, batch_row, rows, <real *> below)
+        copy_rows(s.x, s.net.layers[0].fan_in, &s.targets, s.net.layers[s.net.n_layers - 1].fan_out, s.order, batch_row,
+                  rows, <real *> below, s.plan.ldx)
     for i in range(s.net.n_layers):
+        ask_ahead(s, batch_row, rows, i, 2 * s.net.n_layers - 1)
         layer = &s.net.layers[i]
         a = block_a(s, region, region_rows, i, row)
         w = weights_of(s, i, scratch)
@@ -183,10 +163,13 @@ cdef inline void head_of_block(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
     real *scratch, double *total,
 ) noexcept nogil:
+    cdef Py_ssize_t last = s.net.n_layers - 1, n = s.net.layers[last].fan_out
     cdef Targets t = targets_of(s, batch_row, rows, scratch + s.plan.gathered_at)
-    cdef Py_ssize_t last = s.net.n_layers - 1
-    head_block(&s.net.rule, rows, s.net.layers[last].fan_out, block_a(s, region, region_rows, last, row),
-               s.net.layers[last].ld, &t, scratch, total)
+    if t.labels != NULL and not labels_in_range(t.labels, rows, n):     # somebody has changed them during a pass
+        total[0] = NAN
+        return
+    head_block(&s.net.rule, rows, n, block_a(s, region, region_rows, last, row), s.net.layers[last].ld, &t, scratch,
+               total)
 
 
 cdef inline void output_of_block(
@@ -238,6 +221,7 @@ cdef inline void backward_block(
     cdef int i
     pack_dz(s, region, region_rows, s.net.n_layers - 1, row, rows)
     for i in range(s.net.n_layers - 1, 0, -1):
+        ask_ahead(s, batch_row, rows, s.net.n_layers + i - 1, 2 * s.net.n_layers - 1)
         w = weights_of(s, i, scratch)
         if drops(s, i - 1):
             mask = mask_of(&s.dropout, i - 1)

@@ -16,7 +16,7 @@ from fastbp._activations cimport activation_names
 from fastbp._layers cimport packed_size
 from fastbp._update cimport *
 from fastbp._plan cimport *
-from fastbp._blocks cimport Step
+from fastbp._blocks cimport NO_SUCH_ROW, Step
 from fastbp._step cimport run_step
 from fastbp._pace cimport run_at_pace
 from fastbp._workspace cimport *
@@ -248,7 +248,9 @@ cdef class Network:
             &b, &self.net, parameters, X, Y, sample_weight, order, begin, batch_size, out, mean, dropout, key,
         ):
             return None
-        if begin == b.end or not clear_of_inputs(out, parameters, X, Y, sample_weight):
+        if begin == b.end or not check_order(&b, begin):
+            return None
+        if not clear_of_inputs(out, parameters, X, Y, sample_weight):
             return None
         s = batch_at(&b, begin, step)
         w = self.take(s.rows, TRAIN, order is not None)
@@ -295,7 +297,7 @@ cdef class Network:
             if last != NULL:
                 self.give_back(last)
             self.give_back(w)       # on top, to be the first that is taken next time
-        return begin, failure
+        return None if failure == NO_SUCH_ROW else (begin, failure)
 
     def predict(self, np.ndarray parameters, object X, object out):
         """Outputs [rows, fan_out]; None if an argument is not as needed."""

@@ -9,6 +9,8 @@ cdef extern from "simd.h" nogil:
     ctypedef double inlined_vreal
     ctypedef void separate_void
 
+    const real LARGEST  # finite number
+
     enum:
         VL
         MANTISSA_BITS

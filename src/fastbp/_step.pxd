@@ -67,8 +67,7 @@ cdef inline void do_task(Step *s, int stage, Py_ssize_t slab, Py_ssize_t task, i
     elif stage == GRADIENTS:
         gradient_task(s, slab, task, thread)
     elif stage == JUDGE:
-        s.norm = gradient_norm(s)
-        s.loss = total_loss(s)
+        judge(s)
     elif stage == FORWARD:
         forward_task(s, task, thread)
     elif stage == TAPE_FORWARD:

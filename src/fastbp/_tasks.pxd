@@ -209,10 +209,29 @@ cdef inline double gradient_norm(const Step *s) noexcept nogil:
     return largest * sqrt(squares)
 
 
+cdef inline void judge(Step *s) noexcept nogil:
+    """Whether the step can be taken, before it is.
+
+    A square that overflows would stay infinite in the optimizer's mean of them, and its parameter would never move
+    again, while nothing looked wrong.
+    """
+    cdef double taken
+    s.loss = total_loss(s)
+    s.norm = gradient_norm(s)
+    taken = min(s.norm, s.max_norm)
+    s.failure = 0
+    if not isfinite(s.loss):
+        s.failure = LOSS_NOT_FINITE
+    elif not isfinite(s.norm):
+        s.failure = GRADIENT_NOT_FINITE
+    elif s.update.second != NULL and taken * taken > LARGEST:
+        s.failure = SQUARE_NOT_FINITE
+
+
 cdef inline void update_guarded(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """Update some parameters, if the step can be taken."""
     cdef Py_ssize_t k
-    if not isfinite(s.norm) or not isfinite(s.loss):
+    if s.failure:
         return
     if s.norm > s.max_norm:
         for k in range(begin, end):

@@ -16,7 +16,8 @@ class TrainingDiverged(ArithmeticError):
 
     Attributes
     ----------
-    what : {"loss", "gradient"}
+    what : {"loss", "gradient", "squared gradient"}
+        The last where Adam or RMSprop keeps the mean of the gradient's squares, and they leave the range of the dtype.
     epoch : int
         From 0.
     step : int
@@ -50,7 +51,7 @@ def diverged(
     what: str, loss: float, history: History, epochs: int, step: int, rows: Array | None, cause: str
 ) -> TrainingDiverged:
     """The error, with all it has to say."""
-    came = f"the loss is {loss!r}" if what == "loss" else f"the gradient is not finite, the loss is {loss!r},"
+    came = f"the loss is {loss!r}" if what == "loss" else f"the {what} is not finite, the loss is {loss!r},"
     epoch = len(history.losses)
     shown = ""
     if rows is not None:

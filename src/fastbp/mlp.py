@@ -312,7 +312,7 @@ class MLP(Evaluation):
         """Steps over the batches of one pass from position `begin` on, until its end or for so many seconds.
 
         X, Y and sample_weight as `_batch` returns them.  Returns the position after the last step, and None or what was
-        not finite at the batch there: "loss" or "gradient".
+        not finite at the batch there: "loss", "gradient" or "squared gradient".
         """
         self._writable()
         result = self._network.train_batches(
@@ -321,7 +321,7 @@ class MLP(Evaluation):
         )  # fmt: skip
         if result is None:
             raise ValueError("X, Y, sample_weight or order: no longer valid, though they were checked before")
-        return result[0], (None, "loss", "gradient")[result[1]]
+        return result[0], (None, "loss", "gradient", "squared gradient")[result[1]]
 
     def _batch_gradient(
         self,

@@ -10,6 +10,7 @@
 #ifndef FASTBP_SIMD_H
 #define FASTBP_SIMD_H
 
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <math.h>
@@ -21,6 +22,7 @@ typedef int32_t lane;       /* an integer as wide as real */
 typedef uint32_t ulane;
 #define MANTISSA_BITS 23
 #define EXPONENT_BIAS 127
+#define LARGEST FLT_MAX
 #define real_sqrt sqrtf
 #else
 typedef double real;
@@ -28,6 +30,7 @@ typedef int64_t lane;
 typedef uint64_t ulane;
 #define MANTISSA_BITS 52
 #define EXPONENT_BIAS 1023
+#define LARGEST DBL_MAX
 #define real_sqrt sqrt
 #endif
 
