@@ -357,6 +357,19 @@ def test_ctrl_c_is_obeyed_soon_and_after_whole_steps(long):
     np.testing.assert_array_equal(net.parameters, again.parameters)
 
 
+def test_ctrl_c_before_the_first_step_has_an_empty_history(monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_sources.Table, "split", interrupted)
+    net = make()
+    before = net.parameters.copy()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        net.fit(X, T, validation=0.2)
+    assert caught.value.history == fastbp.History()
+    np.testing.assert_array_equal(net.parameters, before)
+
+
 # ---- rows from elsewhere ---------------------------------------------------------------------------------------------
 
 

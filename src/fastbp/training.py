@@ -331,14 +331,19 @@ def fit(net: MLP, X: Any, Y: Any, *, comm: Any, **arguments: Any) -> History:
     from .lbfgs import LBFGS, FullBatch
 
     full_batch = isinstance(arguments["optimizer"], LBFGS)
-    if comm is None:
-        return (FullBatch if full_batch else Training)(net, X, Y, group=None, **arguments).run()
-    from . import _mpi
+    try:
+        if comm is None:
+            return (FullBatch if full_batch else Training)(net, X, Y, group=None, **arguments).run()
+        from . import _mpi
 
-    with _mpi.join(comm) as group:  # from here on an error on one rank is everybody's
-        if full_batch:
-            raise ValueError(f"comm is not for L-BFGS, got {_check.describe(comm)}")
-        return Training(net, X, Y, group=group, **arguments).run()
+        with _mpi.join(comm) as group:  # from here on an error on one rank is everybody's
+            if full_batch:
+                raise ValueError(f"comm is not for L-BFGS, got {_check.describe(comm)}")
+            return Training(net, X, Y, group=group, **arguments).run()
+    except KeyboardInterrupt as error:
+        if not hasattr(error, "history"):  # it came before the first step
+            error.history = History()  # type: ignore[attr-defined]
+        raise
 
 
 def _batch_weights(part: Part, size: int, n_batches: int) -> Array:
