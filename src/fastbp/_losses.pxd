@@ -11,6 +11,7 @@
 """
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
@@ -92,12 +93,10 @@ cdef inline inlined_void elementwise_rows(
 ) noexcept nogil:
     cdef Head h
     cdef vreal target, value, dz
-    cdef double sums[16]
+    cdef vsums sums
     cdef double weight
     cdef Py_ssize_t i, column, left
-    cdef int v
-    for v in range(16):
-        sums[v] = 0
+    memset(&sums, 0, sizeof(vsums))
     for i in range(rows):
         weight = row_weight(t, i)
         column = 0
@@ -107,10 +106,9 @@ cdef inline inlined_void elementwise_rows(
             head(vload(z + i * ld + column), &h)
             elementwise_loss(loss, rule, &h, vload(z + i * ld + column), target, &value, &dz)
             vstore(z + i * ld + column, vset(<real> weight) * dz)
-            vadd_weighted(sums, weight, value if left >= VL else vfirst(value, <int> left))
+            vsums_add(&sums, weight, value if left >= VL else vfirst(value, <int> left))
             column += VL
-    for v in range(VL):
-        total[0] += sums[v]
+    total[0] += vsums_total(&sums)
 
 
 cdef inline inlined_void elementwise_of(

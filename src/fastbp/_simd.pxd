@@ -26,7 +26,11 @@ cdef extern from "simd.h" nogil:
     vreal vload_first(const real *p, int n) noexcept
     void vstore_first(real *p, vreal x, int n) noexcept
     vreal vfirst(vreal x, int n) noexcept
-    void vadd_weighted(double *sums, double weight, vreal x) noexcept
+
+    ctypedef struct vsums:      # all zero at first
+        pass
+    void vsums_add(vsums *sums, double weight, vreal x) noexcept
+    double vsums_total(const vsums *sums) noexcept
 
     vreal vset(real x) noexcept
     vint vseti(lane x) noexcept

@@ -8,20 +8,47 @@ from fastbp._plan cimport *
 from fastbp._blocks cimport Step
 from fastbp._pace cimport Pace
 
+cdef extern from *:
+    """
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #endif
+    /* Pages of 2 MB, where the system has them to give: wide layers touch more small pages than a core can keep the
+     * addresses of.  NumPy asks the same for its arrays. */
+    static void ask_for_huge_pages(void *p, size_t size)
+    {
+    #if defined(__linux__) && defined(MADV_HUGEPAGE)
+        (void)madvise(p, size, MADV_HUGEPAGE);
+    #else
+        (void)p; (void)size;
+    #endif
+    }
+    """
+    void ask_for_huge_pages(void *p, size_t size) noexcept nogil
+
+cdef enum:
+    LINE_BYTES = 64
+    HUGE_PAGE = 2 * 1024 * 1024
+
 cdef struct Workspace:
     Plan plan
     Pace pace
     void *raw
-    real *memory            # on a cache line
+    real *memory            # on a cache line, or if there is much of it, on a huge page
     Py_ssize_t capacity     # numbers
     double *losses
     Py_ssize_t losses_capacity
     Workspace *next
 
 
+cdef inline real *aligned(void *p, Py_ssize_t size) noexcept nogil:
+    """The first address from p on that is a multiple of a power of two."""
+    return <real *> ((<uintptr_t> p + <uintptr_t> size - 1) & ~(<uintptr_t> size - 1))
+
+
 cdef inline real *on_a_line(void *p) noexcept nogil:
     """The first cache line from p on: vectors that straddle two are slow."""
-    return <real *> ((<uintptr_t> p + 63) & ~<uintptr_t> 63)
+    return aligned(p, LINE_BYTES)
 
 
 cdef inline void free_workspace(Workspace *w) noexcept:
@@ -35,6 +62,7 @@ cdef inline bint fit_workspace(
     Workspace *w, const Net *net, Py_ssize_t rows, int threads, int mode, bint gather,
 ) noexcept:
     """Plan for so many rows and make room; False if there is no memory."""
+    cdef Py_ssize_t size, unit
     if (w.plan.rows == rows and w.plan.threads_allowed == threads and w.plan.mode == mode
             and w.plan.gather == gather and w.raw != NULL):
         return True
@@ -43,10 +71,15 @@ cdef inline bint fit_workspace(
     if w.plan.total > w.capacity:
         PyMem_RawFree(w.raw)
         w.capacity = 0
-        w.raw = PyMem_RawMalloc(w.plan.total * sizeof(real) + 64)
+        size = w.plan.total * <Py_ssize_t> sizeof(real)
+        unit = HUGE_PAGE if size >= HUGE_PAGE else LINE_BYTES
+        size = (size + unit - 1) // unit * unit
+        w.raw = PyMem_RawMalloc(size + unit)
         if w.raw == NULL:
             return False
-        w.memory = on_a_line(w.raw)
+        w.memory = aligned(w.raw, unit)
+        if unit == HUGE_PAGE:
+            ask_for_huge_pages(w.memory, size)
         w.capacity = w.plan.total
     if w.plan.n_losses > w.losses_capacity:
         PyMem_RawFree(w.losses)

@@ -245,28 +245,32 @@ static inline vreal vfirst(vreal x, int n)
 }
 #endif
 
-/* sums[i] += weight * x[i] for all lanes, in double.  (Left to itself, GCC converts lane by lane.) */
+/* Sums in double, one for each lane.  (Left to itself, GCC converts floats lane by lane.) */
 #if FASTBP_VECTORS && defined(FASTBP_F32)
 typedef float half_vreal __attribute__((vector_size(FASTBP_VECTOR_BYTES / 2)));
 typedef double half_wide __attribute__((vector_size(FASTBP_VECTOR_BYTES)));
-static inline void vadd_weighted(double *sums, double weight, vreal x)
+typedef struct { half_wide low, high; } vsums;
+static inline void vsums_add(vsums *sums, double weight, vreal x)
 {
     half_vreal half[2];
-    half_wide sum[2];
     memcpy(half, &x, sizeof x);
-    memcpy(sum, sums, sizeof sum);
-    sum[0] += weight * __builtin_convertvector(half[0], half_wide);
-    sum[1] += weight * __builtin_convertvector(half[1], half_wide);
-    memcpy(sums, sum, sizeof sum);
+    sums->low += weight * __builtin_convertvector(half[0], half_wide);
+    sums->high += weight * __builtin_convertvector(half[1], half_wide);
 }
+#elif FASTBP_VECTORS
+typedef struct { vreal all; } vsums;
+static inline void vsums_add(vsums *sums, double weight, vreal x) { sums->all += weight * x; }
 #else
-static inline void vadd_weighted(double *sums, double weight, vreal x)
-{
-    real t[VL];
-    vstore(t, x);
-    for (int i = 0; i < VL; i++) sums[i] += weight * t[i];
-}
+typedef struct { double all; } vsums;
+static inline void vsums_add(vsums *sums, double weight, vreal x) { sums->all += weight * x; }
 #endif
+static inline double vsums_total(const vsums *sums)
+{
+    double lanes[VL], total = 0;
+    memcpy(lanes, sums, sizeof lanes);
+    for (int i = 0; i < VL; i++) total += lanes[i];
+    return total;
+}
 
 /* a0 b0 a1 b1 ...: the lower and the upper half of the two vectors interleaved; log2(VL) rounds of the pair
  * transpose a VL x VL block. */
