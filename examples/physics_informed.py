@@ -49,7 +49,7 @@ def loss_and_gradient(w):
     return losses[-1], gradient
 
 
-settings = {"maxfun": options.evaluations, "maxiter": options.evaluations, "ftol": 1e-14, "gtol": 1e-10, "maxcor": 50}
+settings = {"maxfun": options.evaluations, "maxiter": options.evaluations, "ftol": 0, "gtol": 1e-12, "maxcor": 50}
 found = minimize(loss_and_gradient, net.parameters.copy(), jac=True, method="L-BFGS-B", options=settings)
 net.parameters[:] = found.x
 solution = (1 - x**2) * net(x[:, None])[:, 0] + exact(1) * x
