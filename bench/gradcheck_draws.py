@@ -1,18 +1,23 @@
-"""10,000 random networks, half with a random mistake, half right with kinks placed at w0: misses and false alarms.
+"""Random networks, half with a random mistake, half right with kinks placed at w0: misses and false alarms.
 
-    python bench/gradcheck_draws.py [--draws 10000] [--first 0]
+    python bench/gradcheck_draws.py [--draws 10000] [--on-kink 1000] [--first 0] [--jobs 2]
 
-Writes bench/results/gradcheck_draws.json and the line about it in docs/gradcheck.md.
+The second number is of mistakes in blocks through which a kink passes.  Writes bench/results/gradcheck_draws.json and
+the lines about it in docs/gradcheck.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
+import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,49 +25,83 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from fastbp.checking import gradcheck  # noqa: E402
-from tests.checking.draws import draw  # noqa: E402
+from tests.checking.draws import draw, draw_on_kink  # noqa: E402
+
+KINDS = {"anywhere": draw, "on a kink": draw_on_kink}
+
+
+def check(task: tuple[str, int]) -> tuple[str, bool, int, str]:
+    """What became of one draw: the outcome, whether it was wrong, the evaluations, and words if it needs any."""
+    kind, seed = task
+    case = KINDS[kind](seed)
+    report = gradcheck(case.f.value, case.w0, case.layout, grad=case.f.gradient)
+    failed = set(report.failed_blocks)
+    if case.wrong and report.ok:
+        outcome = "missed"
+    elif case.wrong and not failed:
+        outcome = "wrong but undecided"
+    elif not case.wrong and failed:
+        outcome = "false alarms"
+    elif failed != set(case.wrong):
+        outcome = "other blocks named"
+    elif not case.wrong and not report.ok:
+        outcome = "right but undecided"
+    else:
+        return "fine", bool(case.wrong), report.evaluations, ""
+    words = f"{case.text}: {report.verdict}, failed {sorted(failed)}, undecided {report.undecided_blocks}"
+    return outcome, bool(case.wrong), report.evaluations, words
+
+
+def run(kind: str, first: int, draws: int, pool: Any) -> dict[str, Any]:
+    """All draws of one kind."""
+    counts: Counter[str] = Counter()
+    wrong = evaluations = 0
+    troubles: list[str] = []
+    start = time.perf_counter()
+    for outcome, is_wrong, cost, words in pool.imap(check, ((kind, first + k) for k in range(draws)), chunksize=10):
+        counts[outcome] += 1
+        wrong += is_wrong
+        evaluations += cost
+        if words:
+            troubles.append(words)
+            print(words, flush=True)
+    result = {"draws": draws, "first seed": first, "wrong": wrong, "right": draws - wrong}
+    result |= {name: counts[name] for name in ("missed", "wrong but undecided", "false alarms", "other blocks named",
+                                               "right but undecided")}
+    result |= {"evaluations per check": round(evaluations / max(draws, 1), 1),
+               "seconds": round(time.perf_counter() - start, 1), "cases": troubles}
+    print(kind, json.dumps({k: v for k, v in result.items() if k != "cases"}), flush=True)
+    return result
+
+
+def commit() -> str:
+    """The commit that is checked out, if this is a checkout without changes to the package or its tests."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") if not git("status", "--porcelain", "src", "tests") else ""
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--draws", type=int, default=10_000)
+    p.add_argument("--on-kink", type=int, default=1_000, help="draws with the mistake in a block on a kink")
     p.add_argument("--first", type=int, default=0, help="number of the first draw; each number is its own seed")
+    p.add_argument("--jobs", type=int, default=1, help="processes")
     p.add_argument("--no-save", action="store_true", help="print only")
     arguments = p.parse_args()
-    wrong = missed = unseen = alarms = misnamed = undecided = evaluations = 0
-    troubles: list[str] = []
-    start = time.perf_counter()
-    for seed in range(arguments.first, arguments.first + arguments.draws):
-        case = draw(seed)
-        report = gradcheck(case.f.value, case.w0, case.layout, grad=case.f.gradient)
-        evaluations += report.evaluations
-        wrong += bool(case.wrong)
-        failed = set(report.failed_blocks)
-        if case.wrong and report.ok:
-            missed += 1
-        elif case.wrong and not failed:
-            unseen += 1
-        elif not case.wrong and failed:
-            alarms += 1
-        elif failed != set(case.wrong):
-            misnamed += 1
-        elif not case.wrong and not report.ok:
-            undecided += 1
-        else:
-            continue
-        troubles.append(f"{case.text}: {report.verdict}, failed {sorted(failed)}, undecided {report.undecided_blocks}")
-        print(troubles[-1], flush=True)
-    result = {
-        "draws": arguments.draws, "first seed": arguments.first, "wrong": wrong, "right": arguments.draws - wrong,
-        "missed": missed, "wrong but undecided": unseen, "false alarms": alarms, "other blocks named": misnamed,
-        "right but undecided": undecided, "evaluations per check": round(evaluations / arguments.draws, 1),
-        "seconds": round(time.perf_counter() - start, 1), "cases": troubles,
-        "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine(),
-    }
-    print(json.dumps({k: v for k, v in result.items() if k != "cases"}))
+    made_at = commit()
+    with multiprocessing.Pool(arguments.jobs) as pool:
+        results = {kind: run(kind, arguments.first, draws, pool)
+                   for kind, draws in zip(KINDS, (arguments.draws, arguments.on_kink), strict=True)}
     if not arguments.no_save:
+        data = {"commit": made_at, **results, "numpy": np.__version__, "python": platform.python_version(),
+                "machine": platform.machine()}
         (ROOT / "bench" / "results").mkdir(exist_ok=True)
-        (ROOT / "bench" / "results" / "gradcheck_draws.json").write_text(json.dumps(result, indent=1) + "\n")
+        (ROOT / "bench" / "results" / "gradcheck_draws.json").write_text(json.dumps(data, indent=1) + "\n")
         render()
     return 0
 
@@ -71,15 +110,18 @@ def render() -> None:
     """Put the result into docs/gradcheck.md."""
     from gradcheck_zoo import replace_between
 
-    r = json.loads((ROOT / "bench" / "results" / "gradcheck_draws.json").read_text())
-    text = (f"{r['draws']:,} draws (seeds {r['first seed']} to {r['first seed'] + r['draws'] - 1}), "
-            f"{r['wrong']:,} wrong and {r['right']:,} right: {r['missed']} wrong ones called correct, "
-            f"{r['wrong but undecided']} undecided; {r['false alarms']} right ones called wrong, "
-            f"{r['right but undecided']} undecided; {r['other blocks named']} with another set of blocks named; "
-            f"{r['evaluations per check']} evaluations a check on average.")
-    if "commit" in r:
-        text += f" Made at commit {r['commit']}."
-    replace_between("draws", text)
+    data = json.loads((ROOT / "bench" / "results" / "gradcheck_draws.json").read_text())
+    lines = []
+    for kind, words in (("anywhere", ""), ("on a kink", " with the mistake in a block through which a kink passes")):
+        r = data[kind]
+        lines.append(f"{r['draws']:,} draws{words} (seeds {r['first seed']} to {r['first seed'] + r['draws'] - 1}), "
+                     f"{r['wrong']:,} wrong and {r['right']:,} right: {r['missed']} wrong ones called correct, "
+                     f"{r['wrong but undecided']} undecided; {r['false alarms']} right ones called wrong, "
+                     f"{r['right but undecided']} undecided; {r['other blocks named']} with another set of blocks "
+                     f"named; {r['evaluations per check']} evaluations a check on average.")
+    if data["commit"]:
+        lines.append(f"Made at commit {data['commit']}.")
+    replace_between("draws", "\n\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -106,6 +106,38 @@ def draw(seed: int) -> Draw:
     return Draw(net, net.w0, net.layout, frozenset(), text + " right")
 
 
+def draw_on_kink(seed: int) -> Draw:
+    """A network on a kink, with mistakes in a block that the kink passes through, where the kink does not reach.
+
+    Which entries those are is told by the right gradient at many points close by: they are the same at all of them.
+    """
+    for attempt in range(100):
+        rng = np.random.default_rng([20261125, seed, attempt])
+        case = draw(int(rng.integers(1 << 40)))
+        net, starts = case.f, np.cumsum([0] + [int(np.prod(s)) for _, s in case.layout])
+        if case.wrong or "kinks=True" not in case.text:
+            continue
+        here = net.gradient(net.w0)
+        nearby = np.array([net.gradient(net.w0 + 1e-9 * rng.normal(size=here.size)) for _ in range(60)])
+        moved = np.abs(nearby - here).max(0)
+        for k in rng.permutation(len(case.layout)):
+            part, (name, shape) = slice(starts[k], starts[k + 1]), case.layout[k]
+            g, top = here[part], np.abs(nearby[:, part]).max()
+            fixed = np.flatnonzero((moved[part] < 1e-6 * top) & (np.abs(g) > 0.05 * top))
+            if fixed.size == 0 or moved[part].max() < 1e-3 * top or top < 1e-9:
+                continue
+            chosen = rng.choice(fixed, min(fixed.size, int(rng.integers(1, 4))), replace=False)
+            factor = np.ones(g.size)
+            factor[chosen] += 10.0 ** rng.uniform(-4, 0.3) * rng.choice([-1, 1])
+            if error_matters(g, g * factor):
+                factor = factor.reshape(shape)
+                net.mistakes = {"blocks": {name: lambda g, factor=factor: g * factor}}
+                return Draw(net, net.w0, net.layout, frozenset([name]),
+                            f"{seed} on a kink: {case.text} but wrong in {name}, entries {chosen.tolist()} "
+                            f"times {factor.ravel()[chosen[0]]:.6g}")
+    raise AssertionError(f"no case found for seed {seed}")
+
+
 def place_kinks(rng, net, layer):
     """Make pre-activations of ``layer`` exactly zero: the whole layer starts at zero, or biases make up for them."""
     pieces = net.split(net.w0)

@@ -10,14 +10,16 @@ import numpy as np
 
 from .differences import Line
 from .kinks import certify, is_smooth, sides_fit_together
-from .noise import Noise, estimate_noise
-from .problem import BadGradient, Finding, Layout, Problem, Vector
+from .noise import Noise
+from .problem import BadGradient, Finding, Layout, Problem
 from .report import BlockReport, Report
-from .screen import DECISIVE, Entry, Screened, Setting, bisect, check_entry, locate_kinks, screen_block
+from .sanity import FirstLook, Stop, first_look
+from .screen import DECISIVE, RESOLUTION, Entry, Screened, bisect, check_entry, locate_kinks, screen_block
+from .setting import Setting, prepare
 
 DEFAULT_RTOL = 1e-5
 DEFAULT_BLOCK_RTOL = 1e-6
-RESOLUTION = 1e-2  # the check must be able to see an error of this share of a block's largest entry
+CERTIFIED = "on a kink; the value is a valid subgradient (certified)"
 KINKS_CANCEL = (
     ". Close by, on every side, the gradient is right; only the values chosen at w0 itself do not fit together. That "
     "happens where kinks cancel (relu(x) - relu(-x) is x, but relu'(0) = 0 in both terms, as automatic differentiation "
@@ -94,160 +96,48 @@ class Check:
         self.problem = problem
         self.rtol, self.block_rtol, self.exhaustive = rtol, block_rtol, exhaustive
         self.rng = rng
-        self.findings: list[Finding] = []
+        self.look = FirstLook()
         self.setting: Setting | None = None
         self.noise = Noise(0.0, 0.0, 0.0, False, "noise not estimated")
 
-    def stop(self, verdict: str, reason: str, blocks: list[str] | None = None, advice: str = "") -> Report:
-        """A report without a look at the numbers: the verdict holds for ``blocks``, the others are undecided."""
-        reports = []
-        for b in self.problem.blocks:
-            hit = blocks is None or b.name in blocks
-            reports.append(BlockReport(b.name, b.shape, verdict if hit else "undecided",
-                                       reason if hit else "not looked at", math.inf))
-        return self.report(verdict, reports, advice)
-
-    def report(self, verdict: str, blocks: list[BlockReport], advice: str = "") -> Report:
-        return Report(verdict, blocks, self.findings, self.problem.loss0,
-                      self.problem.evaluations, self.noise.level, self.noise.text, advice)
-
     def run(self) -> Report:
-        early = self.sanity()
-        if early is not None:
-            return early
-        setting = self.setting = self.prepare()
+        self.look, stop = first_look(self.problem, self.rng)
+        if stop is not None:
+            return self.stop(stop)
+        setting, self.noise = prepare(self.problem, self.look, self.rtol, self.block_rtol, self.rng)
+        self.setting = setting
         nonfinite = self.nonfinite_blocks()
         screened = [screen_block(setting, b, RESOLUTION) for b in self.problem.blocks if b.name not in nonfinite]
         if self.ignores_w(screened):
-            text = "the loss was the same number at every point tried: it does not depend on w"
-            self.findings.append(Finding("ignores w", text + "; perhaps f reads its parameters from somewhere else"))
-            if not np.any(self.gradient):
-                return self.stop("undecided", "the loss never moved; a gradient of zero fits, but nothing was tested",
-                                 advice="To decide: make f use its argument, or choose a w0 where the loss changes.")
+            self.look.findings.append(Finding("ignores w", "the loss was the same number at every point tried: it does "
+                                              "not depend on w; perhaps f reads its parameters from somewhere else"))
+            if not np.any(self.look.gradient):
+                return self.stop(Stop("undecided", "the loss never moved; a gradient of zero fits, but nothing was "
+                                                   "tested",
+                                      advice="To decide: make f use its argument, or choose a w0 where the loss "
+                                             "changes."))
         return self.judge(setting, screened, nonfinite)
 
-    def sanity(self) -> Report | None:
-        """Call f a few times and look for everything that is not an error in a formula."""
-        problem = self.problem
-        w0 = problem.w0
-        add = self.findings.append
-        try:
-            problem.loss0, self.gradient = problem.loss_and_gradient(w0)
-            first_raw, packed = problem.last_raw_grad, problem.last_packed
-        except BadGradient as error:
-            add(Finding(error.code, error.text))
-            return self.stop("wrong", error.text, error.blocks)
-        self.findings += problem.gradient_findings
-        after = problem.parameters.unpack(packed)
-        if not np.array_equal(after, problem.parameters.quantise(w0), equal_nan=True):
-            add(Finding("changes its input", "f changes the array that it is given; every call got a copy of its own"))
-        if not math.isfinite(problem.loss0):
-            add(Finding("not finite", f"the loss at w0 is {problem.loss0}: there is no derivative there"))
-            return self.stop("undecided", f"the loss at w0 is {problem.loss0}",
-                             advice="To decide: choose a w0 at which the loss is finite.")
-        again, gradient_again = problem.loss_and_gradient(w0)
-        sides = [a for a in (first_raw, problem.last_raw_grad) if isinstance(a, np.ndarray)]
-        if not problem.fixed_gradient and len(sides) == 2 and np.shares_memory(sides[0], sides[1]):
-            add(Finding("same buffer", "f returns the same array each time, so an earlier gradient changes under the "
-                                       "caller's hands; here every gradient was copied"))
-        elsewhere = w0 + 1e-3 * self.plain_scale() * self.rng.uniform(-1, 1, w0.size)
-        self.loss_elsewhere, _ = problem.loss_and_gradient(problem.parameters.quantise(elsewhere))
-        third, gradient_third = problem.loss_and_gradient(w0)
-        losses = [problem.loss0, again, third]
-        limit = 1e3 * problem.loss_unit * max(abs(v) for v in losses)
-        self.jitter = max(losses) - min(losses) if np.all(np.isfinite(losses)) else math.inf
-        if self.jitter > limit:
-            random = abs(again - problem.loss0) > limit
-            if random:
-                add(Finding("not deterministic", f"f(w0) gave {losses[0]:.10g} and then {losses[1]:.10g}: f is random "
-                                                 "(dropout, shuffled batches?); fix its seed inside f"))
-            else:
-                add(Finding("state", f"f(w0) gave {losses[0]:.10g}, and after a call elsewhere {losses[2]:.10g}: f "
-                                     "remembers its earlier calls"))
-            return self.stop("undecided", "the loss at w0 is not one number",
-                             advice="To decide: make f return the same loss each time it is given the same w.")
-        changed = []
-        for block in problem.blocks:
-            parts = [g[block.slice] for g in (self.gradient, gradient_again, gradient_third)]
-            size = np.max(np.abs(parts))
-            spread = np.max(np.abs(np.stack(parts) - parts[0])) if np.all(np.isfinite(parts)) else 0.0
-            if spread > 1e4 * problem.gradient_unit * size:
-                changed.append(block.name)
-        if changed:
-            doubled = np.allclose(gradient_again, 2 * self.gradient, rtol=1e-6) and np.any(self.gradient)
-            why = "; the second is twice the first: it is being added up from call to call" if doubled else ""
-            add(Finding("gradient changes", f"the loss at w0 is the same in every call, its gradient is not{why}"))
-            return self.stop("wrong", "the gradient at w0 changes from call to call", changed)
-        return None
+    def stop(self, stop: Stop) -> Report:
+        """A report without a look at the numbers: blocks that the verdict is not about are undecided."""
+        reports = []
+        for b in self.problem.blocks:
+            hit = stop.blocks is None or b.name in stop.blocks
+            reports.append(BlockReport(b.name, b.shape, stop.verdict if hit else "undecided",
+                                       stop.reason if hit else "not looked at", math.inf))
+        return self.report(stop.verdict, reports, stop.advice)
 
-    def plain_scale(self) -> Vector:
-        """How far a parameter may sensibly be moved: max(|w|, rms of its block), 1 for a block of zeros."""
-        w0 = self.problem.w0
-        scale = np.empty_like(w0)
-        for block in self.problem.blocks:
-            w = w0[block.slice]
-            largest = float(np.abs(w).max())
-            rms = largest * math.sqrt(float(np.mean((w / largest) ** 2))) if largest > 0 else 1.0
-            scale[block.slice] = np.maximum(np.abs(w), rms)
-        return scale
-
-    def prepare(self) -> Setting:
-        """Noise, scales, tolerances."""
-        problem, gradient = self.problem, self.gradient
-        scale = self.plain_scale()
-        self.detect_float32(scale)
-        size = np.where(np.isfinite(gradient), np.abs(gradient), 0.0)
-        steep = float(np.max(size * scale, initial=0.0))
-        shrink = np.ones_like(scale)
-        loss = abs(problem.loss0)
-        if loss > 0 and steep > loss:
-            with np.errstate(divide="ignore", over="ignore"):
-                shrink = np.minimum(1.0, loss / np.maximum(size * scale, 1e-300))
-            if loss < 1e-9 * abs(self.loss_elsewhere):  # the loss is zero by accident, and says nothing about scales
-                shrink = np.maximum(shrink, 1e-12)
-        self.noise = estimate_noise(problem, problem.loss0, scale * shrink, self.rng)
-        level = max(self.noise.level, self.jitter)
-        cap = max(loss, 1e8 * level) if loss > 0 else math.inf
-        with np.errstate(divide="ignore", over="ignore"):
-            scale = np.minimum(scale, np.where(size > 0, cap / np.maximum(size, 1e-300), np.inf))
-        unit = problem.gradient_unit
-        tolerance = np.empty_like(scale)
-        for block in problem.blocks:
-            part = size[block.slice]
-            tolerance[block.slice] = max(self.rtol, 100 * unit) * part
-            tolerance[block.slice] += max(self.block_rtol, 100 * unit) * float(part.max())
-        step = min(max((level / max(loss, level)) ** 0.25, 1e-5), 0.03)
-        finite = np.where(np.isfinite(gradient), gradient, 0.0)
-        return Setting(problem, finite, scale, tolerance, level, self.rng, step)
-
-    def detect_float32(self, scale: Vector) -> None:
-        """See whether f rounds its float64 argument to float32 by itself (as JAX does by default)."""
-        problem = self.problem
-        if problem.parameters.coarse:
-            return
-        point = problem.w0 + 1e-4 * scale * self.rng.uniform(-1, 1, scale.size)
-        with np.errstate(over="ignore"):
-            rounded = point.astype(np.float32).astype(np.float64)
-        if not np.all(np.isfinite(rounded)) or np.array_equal(point, rounded):
-            return
-        (loss, gradient), (loss_rounded, gradient_rounded) = map(problem.loss_and_gradient, (point, rounded))
-        if loss == loss_rounded and np.array_equal(gradient, gradient_rounded) and np.any(gradient):
-            w0_rounded = problem.w0.astype(np.float32).astype(np.float64)
-            nudged = problem.w0 + 1e-2 * scale
-            if problem.loss(nudged) != loss or problem.loss(w0_rounded) != loss:
-                problem.parameters.input_float32 = True
-                problem.w0 = problem.parameters.w0 = w0_rounded
-                eps = float(np.finfo(np.float32).eps)
-                problem.gradient_unit = max(problem.gradient_unit, eps)
-                self.findings.append(Finding("float32", "f rounds its float64 argument to float32"))
+    def report(self, verdict: str, blocks: list[BlockReport], advice: str = "") -> Report:
+        return Report(verdict, blocks, self.look.findings, self.problem.loss0,
+                      self.problem.evaluations, self.noise.level, self.noise.text, advice)
 
     def nonfinite_blocks(self) -> dict[str, Entry]:
         bad: dict[str, Entry] = {}
         for block in self.problem.blocks:
-            where = np.flatnonzero(~np.isfinite(self.gradient[block.slice]))
+            where = np.flatnonzero(~np.isfinite(self.look.gradient[block.slice]))
             if where.size:
                 flat = block.start + int(where[0])
-                value = float(self.gradient[flat])
+                value = float(self.look.gradient[flat])
                 bad[block.name] = Entry(flat, block.name, block.index(flat), value, math.nan, math.inf, True,
                                         0.0, math.nan, math.nan)
         return bad
@@ -330,7 +220,7 @@ class Check:
             line = next((line for line in s.lines if line.kink()), s.lines[0])
             report.kinks = locate_kinks(setting, line, s.block.slice)
             report.certified = True
-            report.reason = "on a kink; the value is a valid subgradient (certified)"
+            report.reason = CERTIFIED
 
     def settle_smooth(self, setting: Setting, s: Screened, report: BlockReport) -> None:
         """A conflict where the loss is smooth: an error, if some entry is beyond its tolerance."""
@@ -376,16 +266,20 @@ class Check:
         return True
 
     def settle_kinks(self, setting: Setting, kinky: dict[str, Screened], reports: dict[str, BlockReport]) -> None:
-        excluded = {name for name, r in reports.items() if r.verdict != "correct"}
+        excluded = {name for name, r in reports.items() if r.verdict == "wrong"}
         kinked = {name for name, r in reports.items() if r.certified}
         conflicts = {name: s.conflict[0] for name, s in kinky.items() if s.conflict is not None}
+        hazy = {name for name, r in reports.items() if r.verdict == "undecided"}
         setting = replace(setting, noise=max(line.noise for s in kinky.values() for line in s.lines))
-        outcome = certify(setting, conflicts, self.problem.blocks, excluded, kinked)
+        outcome = certify(setting, conflicts, hazy, self.problem.blocks, excluded, kinked)
+        for name in hazy.intersection(outcome.certified):
+            reports[name].verdict, reports[name].certified = "correct", True
+            reports[name].reason = CERTIFIED
         for name, s in kinky.items():
             report, line = reports[name], conflicts[name]
             if name in outcome.certified:
                 report.certified = True
-                report.reason = "on a kink; the value is a valid subgradient (certified)"
+                report.reason = CERTIFIED
                 report.kinks = locate_kinks(setting, line, s.block.slice)
             elif name in outcome.unclear:
                 report.verdict = "undecided"

@@ -14,7 +14,7 @@ from .network import Network
 from .patterns import Cause, Measured, exact, explain_arrangement, explain_block, measure, merge
 from .problem import Layout, Problem, Vector
 from .report import Report
-from .screen import Setting
+from .setting import Setting
 
 
 @dataclass

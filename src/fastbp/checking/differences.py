@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .problem import Problem, Vector
 
+DISTINCT = 1.001  # steps whose ratio is less are one and the same
 SAFETY = 2.0  # a difference quotient may be off by SAFETY * noise / h
 
 
@@ -132,6 +134,14 @@ class Line:
         other.samples, other.failed_steps = dict(self.samples), set(self.failed_steps)
         return other
 
+    def rounding(self) -> float:
+        """By how much the slope changes when every parameter moves by its last few bits: no gradient is better."""
+        if not self.samples:
+            return 0.0
+        widest = self.samples[max(self.samples)]
+        size = float(np.linalg.norm(self.centre[self.support]) / np.linalg.norm(self.direction[self.support]))
+        return 4 * self.problem.gradient_unit * max(1.0, size) * abs(widest.gap) / widest.h
+
     def raise_noise(self, noise: float) -> None:
         """Take the loss for noisier than thought; what was measured is seen in that light."""
         self.noise = max(self.noise, noise)
@@ -162,6 +172,35 @@ class Line:
                 self.measure(h * 1.37 ** (k + 1))
             self.measure(h / 1.21 ** (k + 1))
         self.thick, self.latest = True, None
+        return self.estimate()
+
+    def average(self, offset: Callable[[], Vector], pairs: int = 16) -> Estimate:
+        """The best steps once more, from many centres close by: other rounding errors, the same slope.
+
+        ``offset`` gives a random direction; the centres lie in pairs on opposite sides, so that curvature cancels.
+        """
+        best, problem, part = self.estimate(), self.problem, self.support
+        top = best.step
+        for s in reversed(self.ladder()):
+            if s.h > top:
+                if abs(s.conflict - best.value) > s.noise + best.bar:
+                    break
+                top = s.h
+        for h, count in ((top, pairs), (top / 2, 2 * pairs)):
+            sample = self.measure(h)
+            conflicts = []
+            for shift in [sign * (h / 1000) * u for u in (offset() for _ in range(count)) for sign in (1, -1)]:
+                ahead, behind = self.centre + shift, self.centre + shift
+                ahead[part] += h * self.direction[part]
+                behind[part] -= h * self.direction[part]
+                ahead, behind = problem.parameters.quantise(ahead), problem.parameters.quantise(behind)
+                change = float(self.gradient[part] @ (ahead[part] - behind[part]))
+                conflicts.append((problem.loss(ahead) - problem.loss(behind) - change) / (2 * h))
+            mean = float(np.mean(conflicts))
+            if sample is None or not abs(mean - sample.conflict) <= 2 * sample.noise:
+                break  # a kink at the centre itself: the slopes close by are others
+            self.samples[h] = replace(sample, conflict=mean, noise=sample.noise / math.sqrt(2 * count))
+        self.latest = None
         return self.estimate()
 
     def solve(self, start: float, target: float, pairs: int = 6, largest: float = 8.0) -> Estimate:
@@ -283,8 +322,10 @@ def extrapolate(points: list[tuple[float, float, float]], power: int = 2) -> Est
     previous: list[tuple[float, float]] = []
     for k, (h, value, noise) in enumerate(points):
         row = [(value, noise)]
-        for j in range(1, min(k, 4) + 1):
+        for j in range(1, min(len(previous), 4) + 1):
             ratio = (points[k - j][0] / h) ** power
+            if ratio < DISTINCT:
+                break
             weight = 1.0 / (ratio - 1.0)
             (finer, finer_noise), (coarser, coarser_noise) = row[j - 1], previous[j - 1]
             new = finer + (finer - coarser) * weight
@@ -293,7 +334,7 @@ def extrapolate(points: list[tuple[float, float, float]], power: int = 2) -> Est
             row.append((new, new_noise))
             if spread + new_noise < best.bar:
                 best = Estimate(new, spread + new_noise, h)
-        if k:
+        if k and points[k - 1][0] > DISTINCT * h:
             # The plain difference: three times the error that its change from the step before suggests.
             ratio = (points[k - 1][0] / h) ** power
             change = abs(value - points[k - 1][1]) * max(1.0, 3.0 / (ratio - 1.0))

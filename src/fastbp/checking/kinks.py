@@ -18,10 +18,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .differences import SAFETY, Estimate, Line, extrapolate
-from .nearby import LONG_SEARCH, NearbyGradients
+from .nearby import LONG_SEARCH, NearbyGradients, NumericalGradients, Witness
 from .problem import BadGradient, Block, Vector
-from .screen import DECISIVE, Setting, threshold
-from .simplex import mean_weights
+from .screen import DECISIVE, bisect
+from .setting import Setting, threshold
+
+COARSE = 1e-3  # noise of this third power, relative to the loss, is coarse
+MOST_ENTRIES = 64  # that are differentiated one by one at points close to w0
 
 
 @dataclass
@@ -134,86 +137,61 @@ def sides_fit_together(setting: Setting, sided: list[tuple[Line, int]], tries: i
     return True
 
 
-def numerical_hull(setting: Setting, blocks: list[Block], lines: list[Line], offsets: list[Vector],
-                   delta: float) -> tuple[bool | None, float]:
-    """The same question from values of the loss alone: is zero a weighted mean of the conflicts at nearby points?
+def from_loss_alone(setting: Setting, delta: float, leading: list[Block], group: list[Block],
+                    lines: list[Line], suspects: list[int]) -> tuple[bool | None, float]:
+    """The same question from values of the loss alone: is the gradient on ``group`` a mean of slopes found nearby?
 
-    Used where the user's gradient cannot serve as a guide because it is wrong near w0 too.  Returns the answer and
-    the distance to the nearest mean, as a share of the slopes involved.
+    Returns the answer and the distance to the nearest mean found, as a share of the block's largest slope.  Of many
+    entries only some are looked at, the ``suspects`` among them.
     """
-    directions: list[tuple[Vector, slice]] = [(line.direction, line.support) for line in lines]
-    for block in blocks:
-        if block.size <= 8:
-            directions += [(setting.coordinate(i), slice(i, i + 1)) for i in range(block.start, block.stop)]
-        else:
-            directions += [(setting.random_direction(block.slice), block.slice) for _ in range(5)]
-    rows, bars = [], []
-    for offset in offsets:
-        conflicts, row_bars = [], []
-        for direction, part in directions:
-            values = []
-            for t in (1.0, 2.0):
-                centre = setting.problem.parameters.quantise(setting.problem.w0 + t * delta * offset)
-                line = setting.line(direction, part, centre)
-                values.append(line.solve(delta / 64, 0.0, pairs=3, largest=delta / 16))
-            conflicts.append(2 * values[0].value - values[1].value)
-            change = abs(values[0].value - values[1].value)
-            row_bars.append(2 * values[0].bar + values[1].bar + 30 * delta * change)
-        if np.all(np.isfinite(conflicts)) and np.all(np.isfinite(row_bars)):
-            rows.append(np.array(conflicts))
-            bars.append(np.array(row_bars))
-    if len(rows) < 2:
+    entries = np.concatenate([np.arange(b.start, b.stop) for b in group])
+    if entries.size > MOST_ENTRIES:
+        known = np.intersect1d(entries, np.array(suspects, dtype=int))[:MOST_ENTRIES // 2]
+        others = setting.rng.choice(np.setdiff1d(entries, known), MOST_ENTRIES - known.size, replace=False)
+        entries = np.union1d(known, others)
+    nearby = NumericalGradients(setting, delta, entries)
+    found = nearby.search(leading, entries, LONG_SEARCH if entries.size <= MOST_ENTRIES // 4 else 4)
+    if len(nearby.offsets) < 2:
         return None, math.nan
-    slopes = np.array([abs(float(setting.gradient @ d)) for d, _ in directions])
-    spread = np.ptp(np.stack(rows), axis=0)
-    unit = np.median(np.stack(bars), axis=0)
-    tolerance = np.array([max(threshold(setting, d, p), setting.slack(d, p)) for d, p in directions])
-    unit = np.maximum(unit, tolerance) + 1e-14 * slopes + 1e-6 * spread + 1e-300
-    _, left = mean_weights(rows, np.zeros(len(directions)), unit)
-    worst = int(np.argmax(np.abs(left)))
-    size = max(float(slopes[worst]), float(spread[worst]), float(np.abs(np.stack(rows)[:, worst]).max()))
-    share = abs(float(left[worst])) * float(unit[worst]) / size if size else 0.0
-    if abs(left[worst]) <= 2.5:
-        if any(DECISIVE * u > abs(line.estimate().value) / 2 for u, line in zip(unit, lines, strict=False)):
-            return None, share
-        if np.any(DECISIVE * unit > 0.2 * np.maximum(spread, slopes) + 1e-6 * abs(setting.problem.loss0)):
-            return None, share
-        return True, share
-    return False, share
+    if found is None:
+        return False, nearby.distance(entries)
+    return (True if nearby.is_fine(found, entries) and nearby.tells(lines) else None), 0.0
 
 
-def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], excluded: set[str],
+def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks: list[Block], excluded: set[str],
             kinked: set[str]) -> Outcome:
     """Decide for the blocks in ``conflicts``, all of which touch a kink, whether their gradient is a valid choice.
 
-    ``blocks`` are all blocks; those in ``excluded`` are wrong or unclear already and do not take part.  ``kinked``
-    are blocks on a kink whose value is the middle of the two slopes, which is valid as far as they alone go.
+    So do those in ``hazy`` perhaps, where noise hid the slope at w0; close by, a step may show more.  ``blocks`` are
+    all blocks; those in ``excluded`` are wrong already and do not take part.  ``kinked`` are blocks on a kink whose
+    value is the middle of the two slopes, which is valid as far as they alone go.
     """
     outcome = Outcome()
     usable = [b for b in blocks if b.name not in excluded]
-    doubtful = [b for b in usable if b.name in conflicts]
+    doubtful = [b for b in usable if b.name in conflicts or b.name in hazy]
     size = max([abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))),
                 *(line.reach for line in conflicts.values()), 1e-300])
     base = min(max((setting.noise / size) ** (1 / 3), 1e-6), 0.02)
     tried: list[NearbyGradients] = []
+    witnesses: dict[str, list[Witness]] = {}
     if not setting.problem.fixed_gradient:
-        for delta in (base, base / 30, min(base * 20, 0.05)):
-            tried.append(NearbyGradients(setting, delta))
-            if _explained(tried[-1], usable, usable, conflicts, LONG_SEARCH if delta == base else 4) is True:
+        for delta in (base, base / 30, min(base * 20, 0.05), *([0.3] if base > COARSE else [])):
+            tried.append(NearbyGradients(setting, delta, witnesses))
+            if _explained(tried[-1], blocks, usable, doubtful, conflicts, LONG_SEARCH if delta == base else 4) is True:
                 outcome.certified += [b.name for b in doubtful]
                 return outcome
-    nearby = tried[0] if tried else NearbyGradients(setting, base)
-    offsets = _points_to_try(setting, nearby, doubtful)
     candidates = []
     for block in doubtful:
         answer: bool | None = True
-        alone = [_explained(attempt, usable, [block], conflicts, 4) for attempt in tried[:2]]
+        alone = [_explained(attempt, blocks, [block], [block], conflicts, 4) for attempt in tried[:2]]
         if True not in alone:
-            answer, share = numerical_hull(setting, [block], [conflicts[block.name]], offsets, nearby.delta)
+            lines = [conflicts[block.name]] if block.name in conflicts else []
+            answer, share = from_loss_alone(setting, base, blocks, [block], lines,
+                                            suspects(tried, block))
             if answer is None:
-                alone += [_explained(attempt, usable, [block], conflicts, 4) for attempt in tried[2:]]
-            if answer is None and False in alone:
-                answer = False  # the gradients close by, of which it is a mean, are wrong
+                alone += [_explained(attempt, blocks, [block], [block], conflicts, 4) for attempt in tried[2:]]
+                # False: the gradients close by, of which it is a mean, are wrong.
+                answer = True if True in alone else False if False in alone else None
         if answer is True:
             candidates.append(block)
         elif answer is None:
@@ -223,7 +201,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
             outcome.reasons[block.name] = f"on a kink, and not among the slopes found around it ({share:.1e} away)"
     settled = [b for b in usable if b in candidates or b not in doubtful]
     if candidates and len(candidates) < len(doubtful) and any(
-            _explained(attempt, usable, settled, conflicts, 6) is True for attempt in tried):
+            _explained(attempt, blocks, settled, candidates, conflicts, 6) is True for attempt in tried):
         outcome.certified += [b.name for b in candidates]
         candidates = []
     others = [b for b in usable if b.name in kinked and b not in candidates]
@@ -231,7 +209,8 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     answer = True
     if candidates and len(together) > 1:
         lines = [conflicts[b.name] for b in together if b.name in conflicts]
-        answer, _ = numerical_hull(setting, together, lines, offsets, nearby.delta)
+        answer, _ = from_loss_alone(setting, base, blocks, together, lines,
+                                    [i for b in together for i in suspects(tried, b)])
     for block in candidates:
         if answer is True:
             outcome.certified.append(block.name)
@@ -246,47 +225,38 @@ def certify(setting: Setting, conflicts: dict[str, Line], blocks: list[Block], e
     return outcome
 
 
-def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block], wanted: dict[str, Line],
-               rounds: int) -> bool | None:
-    """Is the gradient on ``group`` a mean of gradients at nearby points which are right on all of ``wanted``?
+def suspects(tried: list[NearbyGradients], block: Block) -> list[int]:
+    """Entries of ``block`` at which the user's gradient is wrong at some point close to w0."""
+    if not tried or block.size <= MOST_ENTRIES or not tried[0].witnesses.get(block.name):
+        return []
+    witness = tried[0].witnesses[block.name][-1]
+    entries, _ = bisect(witness.setting, witness.line, witness.line.estimate(), block.slice, wanted=8)
+    return [e.flat for e in entries if e.wrong]
 
-    False if it is a mean of gradients of which one is wrong; None if no mean was found or noise hides the answer.
+
+def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block], doubtful: list[Block],
+               conflicts: dict[str, Line], rounds: int) -> bool | None:
+    """Is the gradient on ``group`` a mean of gradients at nearby points which are right on all of ``doubtful``?
+
+    False if all those that a mean was found of are wrong; None if there is no such mean or noise hides the answer.
     """
-    entries = np.concatenate([np.arange(b.start, b.stop) for b in group])
-    accused = [(b, wanted[b.name]) for b in group if b.name in wanted]
-    verdict: bool | None = None
+    entries, of_doubtful = (np.concatenate([np.arange(b.start, b.stop) for b in part]) for part in (group, doubtful))
+    right_somewhere = False
     for _ in range(3):
         weights = nearby.search(leading, entries, rounds)
-        if weights is None:
-            break
+        if weights is None or not nearby.is_fine(weights, of_doubtful):
+            return None
         used = np.flatnonzero(weights > 1e-5)
-        answers = {int(i): [nearby.verify(int(i), b, line) for b, line in accused] for i in used}
+        slack = np.maximum(1.0, 1 / (used.size * weights[used]))  # a point of small weight may be off by more
+        answers = {int(i): [nearby.verify(int(i), b, conflicts.get(b.name), more) for b in doubtful]
+                   for i, more in zip(used, slack, strict=True)}
         bad = [i for i, answer in answers.items() if False in answer]
         if not bad:
             return None if any(None in answer for answer in answers.values()) else True
-        verdict = False
+        right_somewhere = right_somewhere or len(bad) < len(answers)
         # A point that sits on a kink itself gives no gradient of its own: do without it, if that is possible.
         rest = np.setdiff1d(np.arange(len(nearby.offsets)), bad)
         if rest.size < 2:
             break
         nearby.select(rest)
-    return verdict
-
-
-def _points_to_try(setting: Setting, nearby: NearbyGradients, blocks: list[Block]) -> list[Vector]:
-    """Directions in which to step away from w0 for `numerical_hull`."""
-    everything = slice(0, setting.scale.size)
-    offsets = list(nearby.offsets[:10])
-    for _ in range(6 if sum(b.size for b in blocks) <= 6 else 2):
-        random = setting.random_direction(everything)
-        offsets += [random, -random]
-    up = np.abs(setting.random_direction(everything))
-    for block in blocks:
-        offsets += [nearby.led_by(block, up), nearby.led_by(block, -up)]
-        if block.size <= 4:
-            for i in range(block.start, block.stop):
-                for sign in (1.0, -1.0):
-                    single = 0.01 * nearby.tail
-                    single[i] = sign * setting.scale[i]
-                    offsets.append(single)
-    return offsets[:40]
+    return None if right_somewhere else False

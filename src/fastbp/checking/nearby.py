@@ -7,26 +7,46 @@ at those points.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .differences import Line
+from .differences import SAFETY, Line
 from .problem import BadGradient, Block, Vector
-from .screen import DECISIVE, Setting, disagrees, threshold
+from .screen import DECISIVE, RESOLUTION, disagrees
+from .setting import Setting, threshold, typical_move
 from .simplex import mean_weights
 
 LONG_SEARCH = 12  # a search of this many rounds goes on as long as it makes progress
 
 
-class NearbyGradients:
-    """A collection of the user's own gradients at points close to w0, to be combined and then verified."""
+@dataclass
+class Witness:
+    """A line through a point close to w0 along which the user's gradient at that point is wrong."""
 
-    def __init__(self, setting: Setting, delta: float) -> None:
+    line: Line
+    setting: Setting
+
+    @property
+    def conflict(self) -> float:
+        return abs(self.line.estimate().value)
+
+
+class NearbyGradients:
+    """A collection of the user's own gradients at points close to w0, to be combined and then verified.
+
+    ``witnesses`` are shared by the collections of one search: for each block the lines along which its gradient was
+    found wrong at some point.  Every point that is tried instead has to be able to show as much.
+    """
+
+    def __init__(self, setting: Setting, delta: float, witnesses: dict[str, list[Witness]]) -> None:
         self.setting = setting
         self.delta = delta
+        self.witnesses = witnesses
         self.offsets: list[Vector] = []
         self.limits: list[Vector] = []  # the gradient's limit as the point moves into w0
         self.here: list[Vector] = []  # the gradient at the point itself
+        self.changes: list[Vector] = []  # from the point to another one twice as far
         self.blur = np.zeros(setting.scale.size)
         self.top = np.zeros(setting.scale.size)
         everything = slice(0, setting.scale.size)
@@ -40,8 +60,7 @@ class NearbyGradients:
         """Take the gradient at ``w0 + delta * offset`` (and twice as far, to extrapolate); its index, or None."""
         problem, delta = self.setting.problem, self.delta
         try:
-            points = [problem.parameters.quantise(problem.w0 + t * delta * offset) for t in (1.0, 2.0)]
-            (_, near), (_, far) = (problem.loss_and_gradient(p) for p in points)
+            near, far = (self.gradient(problem.parameters.quantise(problem.w0 + t * delta * offset)) for t in (1, 2))
         except BadGradient:
             return None
         if not (np.all(np.isfinite(near)) and np.all(np.isfinite(far))):
@@ -49,13 +68,20 @@ class NearbyGradients:
         self.offsets.append(offset)
         self.here.append(near)
         self.limits.append(2 * near - far)
+        self.changes.append(np.abs(near - far))
         for block in problem.blocks:  # at a kink a block's largest entry is the largest of those around it
             top = float(np.abs(near[block.slice]).max())
             self.top[block.slice] = np.maximum(self.top[block.slice], top)
-        self.blur = np.maximum(self.blur, 30 * delta * np.minimum(np.abs(near - far), np.abs(self.setting.gradient)))
+        most = np.maximum(np.abs(self.setting.gradient), RESOLUTION * self.top)
+        self.blur = np.maximum(self.blur, 30 * delta * np.minimum(self.changes[-1], most))
         return len(self.offsets) - 1
 
+    def gradient(self, point: Vector) -> Vector:
+        """The user's gradient at a point."""
+        return self.setting.problem.loss_and_gradient(point)[1]
+
     def unit(self) -> Vector:
+        """What counts as no difference, entry by entry."""
         share = max(1e-6, 100 * self.setting.problem.gradient_unit)
         return np.asarray(self.base_unit + self.blur + share * self.top)
 
@@ -174,6 +200,20 @@ class NearbyGradients:
                 flipped[block.slice] = np.where(off[block.slice], -flipped[block.slice], flipped[block.slice])
                 self.add(flipped)
 
+    def distance(self, entries: np.ndarray) -> float:
+        """How far the best mean stays away, as a share of the largest entry of the block in question."""
+        left = self.rest(entries)[2]
+        worst = int(np.argmax(np.abs(left) / self.unit()[entries]))
+        top = max(float(self.top[entries[worst]]), abs(float(self.setting.gradient[entries[worst]])))
+        return abs(float(left[worst])) / top if top else 0.0
+
+    def is_fine(self, weights: Vector, entries: np.ndarray) -> bool:
+        """Is the mean so close, and are its parts so certain, that an error of `RESOLUTION` would show?"""
+        mean = sum(w * limit[entries] for w, limit in zip(weights, self.limits, strict=True))
+        apart = sum(w * change[entries] for w, change in zip(weights, self.changes, strict=True))
+        off = np.abs(mean - self.setting.gradient[entries]) + 30 * self.delta * apart
+        return bool(np.all(off <= RESOLUTION * self.top[entries] + self.base_unit[entries]))
+
     def keep(self, indices: np.ndarray) -> None:
         """Forget all points but these and the first ten."""
         self.select(np.union1d(indices, np.arange(10)))
@@ -183,33 +223,85 @@ class NearbyGradients:
         self.offsets = [self.offsets[i] for i in wanted]
         self.limits = [self.limits[i] for i in wanted]
         self.here = [self.here[i] for i in wanted]
+        self.changes = [self.changes[i] for i in wanted]
 
-    def verify(self, index: int, block: Block, accused: Line | None = None) -> bool | None:
+    def verify(self, index: int, block: Block, accused: Line | None = None, slack: float = 1.0) -> bool | None:
         """Is the user's gradient at point ``index`` numerically right within ``block``?  None if noise hides it.
 
-        Where it was accused at w0, the point must be able to show an error as large along the same line.
+        All that is asked is asked ``slack`` times less sharply.
+        Where it was accused, at w0 or at another point, this one must be able to show an error as large along the
+        same line: else a point so close to a kink that nothing can be told there would acquit it.
         """
         setting, part = self.setting, block.slice
         centre = setting.problem.parameters.quantise(setting.problem.w0 + self.delta * self.offsets[index])
         gradient = self.here[index]
+        local = replace(setting, gradient=gradient, centre=centre)
+        accusers = [(accused.direction, abs(accused.estimate().value))] if accused else []
+        accusers += [(w.line.direction, w.conflict) for w in self.witnesses.get(block.name, [])[-3:]]
+        directions = accusers + [(setting.random_direction(part), math.inf) for _ in range(min(2, block.size))]
         verdict: bool | None = True
-        local = Setting(setting.problem, gradient, setting.scale, setting.tolerance, setting.noise, setting.rng,
-                        setting.step)
-        for k in range(min(2, block.size) + (accused is not None)):
-            direction = accused.direction if accused and not k else setting.random_direction(part)
-            line = local.line(direction, part, centre)
+        for direction, conflict in directions:
+            line = local.line(direction, part)
             need = threshold(setting, direction, part)
-            allowed = max(local.slack(direction, part), need)
+            allowed = slack * max(local.slack(direction, part), need)
             estimate = line.solve(self.delta / 64, 0.3 * need, pairs=6, largest=self.delta / 16)
-            if disagrees(local, line, estimate, allowed, self.delta / 16):
-                return False
-            estimate = line.estimate()
-            norm = max(float(np.linalg.norm(gradient[part] * direction[part])),
-                       float(np.linalg.norm(setting.gradient[part] * direction[part])))
-            reference = max(float(np.linalg.norm(v[part] * direction[part])) for v in self.here)
-            most = 0.05 * max(norm, reference) + 1e-6 * abs(setting.problem.loss0)
-            if accused and not k:
-                most = min(most, abs(accused.estimate().value) / 2)
+            most = slack * min(self.finest(direction, part), conflict / 2)
             if DECISIVE * estimate.bar > most:
+                estimate = line.descend()
+            if disagrees(local, line, estimate, allowed, self.delta / 16):
+                self.witnesses.setdefault(block.name, []).append(Witness(line, local))
+                return False
+            if DECISIVE * line.estimate().bar > most:
+                line.average(lambda: setting.random_direction(slice(0, setting.scale.size)))
+            for h in (self.delta / 8, self.delta / 4, self.delta / 2):  # far steps may meet a kink: they only acquit
+                if DECISIVE * line.estimate().bar > most:
+                    line.measure(h)
+            estimate = line.estimate()
+            if DECISIVE * estimate.bar > most or abs(estimate.value) > DECISIVE * estimate.bar + allowed:
                 verdict = None
         return verdict
+
+    def finest(self, direction: Vector, part: slice) -> float:
+        """How large an error along ``direction`` has to show: `RESOLUTION`, as away from kinks."""
+        norm = max(float(np.linalg.norm(v[part] * direction[part])) for v in (*self.here, self.setting.gradient))
+        entry = 0.5 * RESOLUTION * float(self.top[part].max()) * typical_move(direction, part)
+        return min(entry, 0.2 * RESOLUTION * norm) + 1e-6 * abs(self.setting.problem.loss0)
+
+
+class NumericalGradients(NearbyGradients):
+    """The same search with derivatives from the loss alone, for when the user's gradient is no guide: it was given at
+    w0 only, or it is wrong close by too.  Only ``entries`` are looked at.
+    """
+
+    def __init__(self, setting: Setting, delta: float, entries: np.ndarray) -> None:
+        super().__init__(setting, delta, {})
+        self.entries = entries
+        self.step = delta / 16
+        self.noise = np.zeros(setting.scale.size)
+        # Two quotients make a limit: 2 * near - far.
+        self.noise[entries] = 3 * SAFETY * setting.noise / (self.step * setting.scale[entries])
+
+    def gradient(self, point: Vector) -> Vector:
+        """Central differences for the entries in question; the rest is taken to be as at w0."""
+        setting, problem = self.setting, self.setting.problem
+        result = setting.gradient.copy()
+        for i in self.entries:
+            ahead, behind = point.copy(), point.copy()
+            ahead[i] += self.step * setting.scale[i]
+            behind[i] -= self.step * setting.scale[i]
+            ahead, behind = problem.parameters.quantise(ahead), problem.parameters.quantise(behind)
+            apart = ahead[i] - behind[i]
+            result[i] = (problem.loss(ahead) - problem.loss(behind)) / apart if apart else math.nan
+        return result
+
+    def unit(self) -> Vector:
+        return np.asarray(super().unit() + self.noise)
+
+    def tells(self, lines: list[Line]) -> bool:
+        """Would an error have shown, one of `RESOLUTION` and one as large as that which ``lines`` showed at w0?"""
+        setting, entries = self.setting, self.entries
+        noise = DECISIVE * self.noise
+        limit = RESOLUTION * self.top * setting.scale + 1e-6 * abs(setting.problem.loss0)
+        if np.any((noise * setting.scale)[entries] > limit[entries]):
+            return False
+        return all(float(np.linalg.norm(noise * line.direction)) <= abs(line.estimate().value) / 2 for line in lines)

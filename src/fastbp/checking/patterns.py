@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .problem import Block, Vector
-from .screen import Setting, check_entry
+from .screen import check_entry
+from .setting import Setting
 
 MOST = 600  # entries of a block that are differentiated one by one
 

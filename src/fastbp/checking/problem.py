@@ -119,6 +119,12 @@ class Parameters:
         self.coarse = any(d.itemsize < 8 for d in self.dtypes)
         self.input_float32 = False
 
+    @property
+    def eps(self) -> float:
+        """The rounding unit of the coarsest dtype that parameters are stored in."""
+        return max(float(np.finfo(np.float32).eps) if self.input_float32 else 0.0,
+                   *(float(np.finfo(d).eps) for d in self.dtypes))
+
     def _checked_layout(self, layout: Layout) -> list[tuple[str, tuple[int, ...]]]:
         named: list[tuple[str, tuple[int, ...]]] = []
         for item in layout:

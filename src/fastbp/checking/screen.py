@@ -17,44 +17,13 @@ import numpy as np
 
 from .differences import Estimate, Line, extrapolate
 from .jumps import noise_of_jumps
-from .problem import Block, Problem, Vector
+from .problem import Block, Vector
+from .setting import Setting, threshold, typical_move
 
 DIRECTIONS = 3
 MOST_EVALUATIONS = 3000  # for one block whose loss is so noisy that it is looked at in pieces
+RESOLUTION = 1e-2  # the check must be able to see an error of this share of a block's largest entry
 DECISIVE = 2.5  # a conflict counts only beyond this many error bars
-
-
-@dataclass
-class Setting:
-    """What all parts of one check share."""
-
-    problem: Problem
-    gradient: Vector
-    scale: Vector
-    tolerance: Vector
-    noise: float
-    rng: np.random.Generator
-    step: float
-
-    def line(self, direction: Vector, support: slice | None = None, centre: Vector | None = None,
-             noise: float = 0.0) -> Line:
-        return Line(self.problem, direction, self.gradient, max(noise, self.noise), centre, support)
-
-    def slack(self, direction: Vector, part: slice) -> float:
-        """How far off the analytic slope along a direction may be for rounding alone."""
-        return 16 * self.problem.gradient_unit * float(np.linalg.norm(self.gradient[part] * direction[part]))
-
-    def random_direction(self, part: slice) -> Vector:
-        """Every entry of ``part`` moves by 0.5 to 1 of its scale, up or down at random."""
-        direction = np.zeros(self.scale.size)
-        size = part.stop - part.start
-        direction[part] = self.scale[part] * self.rng.choice([-1.0, 1.0], size) * self.rng.uniform(0.5, 1.0, size)
-        return direction
-
-    def coordinate(self, index: int) -> Vector:
-        direction = np.zeros(self.scale.size)
-        direction[index] = self.scale[index]
-        return direction
 
 
 @dataclass
@@ -101,11 +70,6 @@ class Screened:
         return sum(c * slope / bar**2 for c, slope, bar in self.slopes) / weight, 1 / math.sqrt(weight)
 
 
-def threshold(setting: Setting, direction: Vector, part: slice) -> float:
-    """A conflict along ``direction`` below this cannot come from one entry beyond its tolerance."""
-    return 0.9 * float(np.min(setting.tolerance[part] * np.abs(direction[part])))
-
-
 def disagrees(setting: Setting, line: Line, estimate: Estimate, allowed: float, largest: float = 2.0,
               scan: bool = False) -> bool:
     """Confirm a suspicion: go down to smaller steps, and believe only a conflict that no smaller step refutes.
@@ -131,48 +95,54 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
     """Compare the gradient along a few random directions within ``block``.
 
     Should noise hide more than ``limit`` of the largest entry (or a fifth of that of the block as a whole), the
-    block is looked at in pieces: the fewer entries move, the larger the steps that stay clear of kinks and
-    curvature, and the smaller the part that noise plays.
+    block is looked at in pieces, and those pieces that are still too coarse in smaller ones, down to single entries:
+    the fewer entries move, the larger the steps that stay clear of kinks and curvature, and the smaller the part that
+    noise plays.  An entry that is too coarse by itself ends that: the block cannot be decided.
     """
     result = Screened(block)
-    spent = setting.problem.evaluations
     _screen_part(setting, block, block.slice, limit, result)
-    for pieces in (16, 128):
-        jumpy = any(line.noise > setting.noise for line in result.lines)  # then some entries may be calm by themselves
-        if not _hazy(setting, result, limit) or block.size < (DIRECTIONS + 1 if jumpy else pieces // 2):
-            break
-        fine = Screened(block)
-        edges = np.unique(np.linspace(block.start, block.stop, pieces + 1).astype(int))
-        views = []
-        for start, stop in itertools.pairwise(edges):
-            piece, part = Screened(block), slice(int(start), int(stop))
-            _screen_part(setting, block, part, limit, piece)
-            fine.lines += piece.lines
-            fine.kinked = fine.kinked or piece.kinked
-            fine.sided += piece.sided
-            fine.slopes += piece.slopes
-            if piece.conflict:
-                entries, finished = bisect(setting, *piece.conflict, part)
-                if not finished or any(e.wrong for e in entries):
-                    fine.conflict, fine.state = piece.conflict, "conflict"
-                    return fine
-                line, found = piece.conflict  # dissolved when looked at entry by entry: a kink close by
-                piece.visible = (abs(found.value) + found.bar) / float(np.median(np.abs(line.direction[part])))
-            views.append(piece)
-            if setting.problem.evaluations - spent > MOST_EVALUATIONS:
-                result.state = "unclear"
-                return result
-        fine.visible = max(v.visible for v in views)
-        fine.state = "agrees" if _fine_enough(setting, fine, limit) else "unclear"
-        if fine.state == "agrees" or result.conflict or fine.visible < result.visible:
-            result = fine
-    return result
+    if not _hazy(setting, result, limit) or block.size <= DIRECTIONS:
+        return result
+    visible = limit * float(np.max(np.abs(setting.gradient[block.slice])))
+    last = setting.problem.evaluations + MOST_EVALUATIONS
+    fine = Screened(block, visible=0.0)
+    parts, hopeless = _pieces(block.slice), False
+    while parts:
+        part, piece = parts.pop(0), Screened(block)
+        _screen_part(setting, block, part, limit, piece)
+        coarse = piece.visible > visible or _hazy_conflict(setting, piece, limit)
+        if coarse and part.stop - part.start > 1 and not hopeless:
+            parts = _pieces(part) + parts
+            continue
+        if piece.conflict:
+            entries, finished = bisect(setting, *piece.conflict, part)
+            if not finished or any(e.wrong for e in entries):
+                fine.conflict, fine.state = piece.conflict, "conflict"
+                return fine
+            line, found = piece.conflict  # dissolved when looked at entry by entry: a kink close by
+            piece.visible = (abs(found.value) + found.bar) / typical_move(line.direction, part)
+        fine.lines += piece.lines
+        fine.kinked = fine.kinked or piece.kinked
+        fine.sided += piece.sided
+        fine.slopes += piece.slopes
+        fine.visible = max(fine.visible, piece.visible)
+        hopeless = hopeless or piece.visible > visible or setting.problem.evaluations > last
+    fine.state = "agrees" if _fine_enough(setting, fine, limit) else "unclear"
+    return fine if fine.state == "agrees" or result.conflict or fine.visible < result.visible else result
+
+
+def _pieces(part: slice) -> list[slice]:
+    """``part`` cut into sixteen, or into single entries where there are no more than that."""
+    edges = np.unique(np.linspace(part.start, part.stop, 17).astype(int)).tolist()
+    return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
 def _hazy(setting: Setting, result: Screened, limit: float) -> bool:
     """Does noise leave open what the directions say: too coarse, or a weak conflict with a wide error bar?"""
-    if result.state == "unclear":
-        return True
+    return result.state == "unclear" or _hazy_conflict(setting, result, limit)
+
+
+def _hazy_conflict(setting: Setting, result: Screened, limit: float) -> bool:
     if result.conflict is None:
         return False
     line, estimate = result.conflict
@@ -198,12 +168,12 @@ def _screen_part(setting: Setting, block: Block, part: slice, limit: float, resu
     visible = []
     for direction in directions:
         line = setting.line(direction, part)
-        allowed = max(setting.slack(direction, part), threshold(setting, direction, part))
-        spread = np.abs(direction[part])
-        typical = float(np.median(spread[spread > 0]))
+        typical = typical_move(direction, part)
         norm = max(whole, float(np.linalg.norm(setting.gradient[part] * direction[part])))
         target = max(0.3 * threshold(setting, direction, part), 0.1 * setting.slack(direction, part))
         estimate = line.solve(setting.step, target, pairs=6 if direction is directions[0] else 4)
+
+        allowed = max(setting.slack(direction, part), threshold(setting, direction, part), line.rounding())
 
         def too_coarse(estimate: Estimate, typical: float = typical, norm: float = norm) -> bool:
             return DECISIVE * estimate.bar > min(0.5 * limit * largest * typical, 0.2 * limit * norm)
@@ -212,6 +182,8 @@ def _screen_part(setting: Setting, block: Block, part: slice, limit: float, resu
             estimate = line.solve(setting.step, target, pairs=12)
             if too_coarse(estimate) and abs(estimate.value) <= 8 * estimate.bar + allowed:
                 estimate = line.thicken()
+                if small and too_coarse(estimate):
+                    estimate = line.average(lambda: setting.random_direction(slice(0, setting.scale.size)))
         result.lines.append(line)
         if math.isfinite(estimate.bar) and 1e-9 < estimate.step < 0.3:
             setting.step = min(max(2 * estimate.step, 1e-8), 0.1)
@@ -233,24 +205,25 @@ def _screen_part(setting: Setting, block: Block, part: slice, limit: float, resu
     if result.state == "conflict":
         return
     result.visible = max(visible) if small else float(np.median(visible))
-    if not _fine_enough(setting, result, limit) and not _independent(setting, result, largest):
+    if not _fine_enough(setting, result, limit) and not _independent(setting, result):
         result.state = "unclear"
 
 
-def _independent(setting: Setting, result: Screened, largest: float) -> bool:
-    """Is the block's derivative zero as far as anybody can tell: claimed to be (all but) zero, and the loss does
-    not move beyond its noise however far one goes?"""
+def _independent(setting: Setting, result: Screened) -> bool:
+    """Is the block's derivative zero as far as anybody can tell: claimed to be (all but) zero, and the loss does not
+    move beyond its noise however far one goes?"""
     biggest = float(np.max(np.abs(setting.gradient * setting.scale)))
     here = float(np.max(np.abs((setting.gradient * setting.scale)[result.block.slice])))
-    if here > 0 and (here > 100 * setting.problem.gradient_unit * biggest or here == biggest):
-        return False
-    if here == 0:
+    if here <= max(line.rounding() for line in result.lines):
         # Zero is claimed: the slope must be small beside what the loss does when moved by a whole scale.
         size = max([abs(setting.problem.loss0), *(line.reach for line in result.lines)])
         spread = np.min(setting.scale[result.block.slice])
         if bool(result.visible * spread <= 1e-6 * size):
             return True
-        return all(line.ladder() and line.ladder()[-1].flat for line in result.lines)
+        if here == 0:
+            return all(line.ladder() and line.ladder()[-1].flat for line in result.lines)
+    if here > 100 * setting.problem.gradient_unit * biggest or here == biggest:
+        return False
     for line in result.lines:
         sample = line.measure(8.0)
         if sample is None or abs(sample.conflict) > sample.noise:
@@ -269,7 +242,7 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
     line = setting.line(direction, part)
     tolerance = float(setting.tolerance[flat]) * scale
     estimate = line.solve(setting.step, 0.2 * tolerance, pairs=14 if thorough else 4)
-    allowed = max(tolerance, setting.slack(direction, part))
+    allowed = max(tolerance, setting.slack(direction, part), line.rounding())
     wrong = disagrees(setting, line, estimate, allowed, scan=thorough)
     if wrong and thorough:
         for h in (1.0, 0.1, 1e-2, 1e-3):
