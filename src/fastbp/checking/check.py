@@ -270,7 +270,8 @@ class Check:
         kinked = {name for name, r in reports.items() if r.certified}
         conflicts = {name: s.conflict[0] for name, s in kinky.items() if s.conflict is not None}
         hazy = {name for name, r in reports.items() if r.verdict == "undecided"}
-        setting = replace(setting, noise=max(line.noise for s in kinky.values() for line in s.lines))
+        noisiest = max(line.noise for s in kinky.values() for line in (*s.lines, conflicts[s.block.name]))
+        setting = replace(setting, noise=noisiest)
         outcome = certify(setting, conflicts, hazy, self.problem.blocks, excluded, kinked)
         for name in hazy.intersection(outcome.certified):
             reports[name].verdict, reports[name].certified = "correct", True

@@ -23,6 +23,7 @@ from .problem import BadGradient, Block, Vector
 from .screen import DECISIVE, bisect
 from .setting import Setting, threshold
 
+FINE_SHARE = 0.003  # of a conflict, that noise leaves open at a step that is short enough
 COARSE = 1e-3  # noise of this third power, relative to the loss, is coarse
 MOST_ENTRIES = 64  # that are differentiated one by one at points close to w0
 
@@ -57,13 +58,15 @@ def is_smooth(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
         return False
     size = abs(estimate.value)
     everything = slice(0, setting.scale.size)
-    for share in (0.003, 0.03, 0.15):
+    for share in (FINE_SHARE, 0.03, 0.15):
         h = SAFETY * line.noise / (share * size) if size else math.inf
         delta = 40 * max(h, 1e-13)
         if delta < 0.05:
             break
     else:
         return True if is_straight(setting, line, size) else None
+    if share > FINE_SHARE and not setting.problem.fixed_gradient and is_straight(setting, line, size):
+        return True  # so far out, curvature would be taken for a kink
     # Larger steps are fine where noise is low, as long as they stay below those that the function's steepness asks for.
     h = max(h, min(estimate.step / 8, 1e-6))
     delta = 40 * h
@@ -253,7 +256,7 @@ def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block]
         bad = [i for i, answer in answers.items() if False in answer]
         if not bad:
             return None if any(None in answer for answer in answers.values()) else True
-        right_somewhere = right_somewhere or len(bad) < len(answers)
+        right_somewhere = right_somewhere or any(all(answers[int(i)]) for i in used[slack < 10])
         # A point that sits on a kink itself gives no gradient of its own: do without it, if that is possible.
         rest = np.setdiff1d(np.arange(len(nearby.offsets)), bad)
         if rest.size < 2:

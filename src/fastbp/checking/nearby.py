@@ -276,23 +276,40 @@ class NumericalGradients(NearbyGradients):
     def __init__(self, setting: Setting, delta: float, entries: np.ndarray) -> None:
         super().__init__(setting, delta, {})
         self.entries = entries
-        self.step = delta / 16
         self.noise = np.zeros(setting.scale.size)
-        # Two quotients make a limit: 2 * near - far.
-        self.noise[entries] = 3 * SAFETY * setting.noise / (self.step * setting.scale[entries])
 
     def gradient(self, point: Vector) -> Vector:
-        """Central differences for the entries in question; the rest is taken to be as at w0."""
-        setting, problem = self.setting, self.setting.problem
-        result = setting.gradient.copy()
+        """Central differences for the entries in question; the rest is taken to be as at w0.
+
+        nan where a kink is too close: entries that mix its two sides in different shares are no gradient together.
+        """
+        result = self.setting.gradient.copy()
+        loss = self.setting.problem.loss(point)
         for i in self.entries:
-            ahead, behind = point.copy(), point.copy()
-            ahead[i] += self.step * setting.scale[i]
-            behind[i] -= self.step * setting.scale[i]
-            ahead, behind = problem.parameters.quantise(ahead), problem.parameters.quantise(behind)
-            apart = ahead[i] - behind[i]
-            result[i] = (problem.loss(ahead) - problem.loss(behind)) / apart if apart else math.nan
+            result[i] = self.derivative(point, loss, i)
+            if math.isnan(result[i]):
+                break
         return result
+
+    def derivative(self, point: Vector, loss: float, i: int) -> float:
+        """The derivative for entry ``i``, at a step that does not reach across a kink."""
+        setting, problem = self.setting, self.setting.problem
+        for share, most in ((16, 1e-4), (512, 1e-2)):
+            step = self.delta / share * setting.scale[i]
+            ahead, behind = point.copy(), point.copy()
+            ahead[i] += step
+            behind[i] -= step
+            ahead, behind = problem.parameters.quantise(ahead), problem.parameters.quantise(behind)
+            up, down = ahead[i] - point[i], point[i] - behind[i]
+            if not (up and down):
+                break
+            slope_up, slope_down = (problem.loss(ahead) - loss) / up, (loss - problem.loss(behind)) / down
+            noise = SAFETY * setting.noise / step
+            bend = max(most, 4 * self.delta / share) * max(abs(slope_up), abs(slope_down), float(self.top[i]))
+            if abs(slope_up - slope_down) <= 2 * noise + bend:
+                self.noise[i] = max(self.noise[i], 3 * noise)  # two quotients make a limit: 2 * near - far
+                return (slope_up * up + slope_down * down) / (up + down)
+        return math.nan
 
     def unit(self) -> Vector:
         return np.asarray(super().unit() + self.noise)
