@@ -11,6 +11,7 @@ rng = np.random.default_rng(0)
 X, T = rng.normal(size=(16, 4)), rng.normal(size=(16, 2))
 
 
+# The check:
 def loss(p):
     return jnp.mean((jax.nn.relu(X @ p["W0"] + p["b0"]) @ p["W1"] - T) ** 2)
 

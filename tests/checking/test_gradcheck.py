@@ -200,9 +200,9 @@ class TestCost:
     def test_correct_network_of_5000_parameters(self):
         net = self.net()
         assert 4500 < net.w0.size < 5500
-        start = time.perf_counter()
+        start = time.process_time()
         report = gradcheck(net, net.w0, net.layout)
-        assert time.perf_counter() - start < 5  # typically 0.2 s; the bound allows for a busy machine
+        assert time.process_time() - start < 1
         assert report.ok, str(report)
         assert report.evaluations <= 60 + 25 * len(net.layout)
         assert all(b.visible < 1e-4 for b in report.blocks)
@@ -243,11 +243,11 @@ class TestCost:
             return loss, g
 
         w0 = rng.normal(size=a.size)
-        start = time.perf_counter()
+        start = time.process_time()
         assert gradcheck(f, w0).ok
         report = gradcheck(wrong, w0)
         assert report.blocks[0].worst.flat == 123_456
-        assert time.perf_counter() - start < 60  # seconds each, on a busy machine too
+        assert time.process_time() - start < 60  # seconds each
 
     def test_same_seed_same_report(self):
         net = self.net((3, 4, 2))

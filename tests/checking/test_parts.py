@@ -47,6 +47,12 @@ def test_extrapolation_error_is_within_its_bar():
         assert abs(best.value - np.exp(x)) <= best.bar
 
 
+def test_extrapolation_through_one_step_twice():
+    twice = [(h, 1 + h**2 / 10, 1e-9) for h in (1.0, 0.5, 0.5 * (1 - 1e-15), 0.25, 0.125)]
+    best = extrapolate(twice)
+    assert abs(best.value - 1) <= best.bar < 1e-2
+
+
 def test_weighted_mean_of_vectors():
     rng = np.random.default_rng(2)
     vectors = list(rng.normal(size=(6, 4)))

@@ -20,6 +20,7 @@ from .setting import Setting, prepare
 DEFAULT_RTOL = 1e-5
 DEFAULT_BLOCK_RTOL = 1e-6
 CERTIFIED = "on a kink; the value is a valid subgradient (certified)"
+SHOWN = "; an error of {:.1e} of the largest entry in one entry would have shown"
 KINKS_CANCEL = (
     ". Close by, on every side, the gradient is right; only the values chosen at w0 itself do not fit together. That "
     "happens where kinks cancel (relu(x) - relu(-x) is x, but relu'(0) = 0 in both terms, as automatic differentiation "
@@ -214,13 +215,12 @@ class Check:
         elif math.isinf(share):
             report.reason = "zero, and the loss does not move"
         else:
-            report.reason = (f"{len(s.lines)} directions agree; an error of {share:.1e} of the largest entry in one "
-                             "entry would have shown")
+            report.reason = f"{len(s.lines)} directions agree" + SHOWN.format(share)
         if s.kinked or s.sided:
             line = next((line for line in s.lines if line.kink()), s.lines[0])
             report.kinks = locate_kinks(setting, line, s.block.slice)
             report.certified = True
-            report.reason = CERTIFIED
+            report.reason = CERTIFIED + SHOWN.format(share)
 
     def settle_smooth(self, setting: Setting, s: Screened, report: BlockReport) -> None:
         """A conflict where the loss is smooth: an error, if some entry is beyond its tolerance."""
@@ -275,12 +275,12 @@ class Check:
         outcome = certify(setting, conflicts, hazy, self.problem.blocks, excluded, kinked)
         for name in hazy.intersection(outcome.certified):
             reports[name].verdict, reports[name].certified = "correct", True
-            reports[name].reason = CERTIFIED
+            reports[name].reason, reports[name].visible = CERTIFIED + SHOWN.format(RESOLUTION), RESOLUTION
         for name, s in kinky.items():
             report, line = reports[name], conflicts[name]
             if name in outcome.certified:
                 report.certified = True
-                report.reason = CERTIFIED
+                report.reason, report.visible = CERTIFIED + SHOWN.format(RESOLUTION), RESOLUTION
                 report.kinks = locate_kinks(setting, line, s.block.slice)
             elif name in outcome.unclear:
                 report.verdict = "undecided"

@@ -262,7 +262,9 @@ class Line:
         agree although that step could have shown the conflict.
         """
         best = self.estimate()
-        if abs(best.value) <= best.bar * 2.5 + allowed:
+        if best.step > 1:  # beyond the parameters' own scale the loss may have changed its ways: look closer to home
+            best = extrapolate([(s.h, s.conflict, s.noise) for s in self.ladder() if s.h <= 1])
+        if not abs(best.value) > best.bar * 2.5 + allowed:
             return True
         for s in self.ladder():
             if s.h < best.step and s.noise < abs(best.value) / 2.5 and abs(s.conflict) <= s.noise + allowed:

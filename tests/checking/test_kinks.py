@@ -1,0 +1,133 @@
+"""Kinks at w0 beside mistakes in the same block, and scales and noise that came up with them."""
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from fastbp.checking import gradcheck
+
+from .draws import draw_on_kink
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def group_lasso(seed):
+    """Least squares with a penalty on the length of each row, two of the four rows zero."""
+    rng = np.random.default_rng(seed)
+    X, T, w0 = rng.normal(size=(20, 12)), rng.normal(size=20), rng.normal(size=(4, 3))
+    w0[[1, 3]] = 0
+
+    def f(w, factor=1.0):
+        lengths = np.sqrt((w**2).sum(1, keepdims=True))
+        off = X @ w.ravel() - T
+        g = (2 / 20 * X.T @ off).reshape(4, 3) + 0.3 * w / np.where(lengths > 0, lengths, 1)
+        return (off**2).mean() + 0.3 * lengths.sum(), g * factor
+
+    return f, w0
+
+
+class TestMistakeInABlockOnAKink:
+    @pytest.mark.parametrize("seed", [5, 12, 16, 21, 46, 59])
+    def test_draws_that_once_failed(self, seed):
+        case = draw_on_kink(seed)
+        report = gradcheck(case.f.value, case.w0, case.layout, grad=case.f.gradient)
+        assert set(report.failed_blocks) == set(case.wrong), f"{case.text}\n{report}"
+
+    @pytest.mark.parametrize("share", [3e-4, 1e-3, 0.1])
+    def test_a_point_beside_a_kink_acquits_nothing(self, share):
+        b = np.array([-0.73, -0.54, -0.32, 0.41, 1.04])
+
+        def f(w):
+            inside = (np.abs(w) < 1) * np.where(np.arange(5) == 2, 1 + share, 1.0)
+            return np.sum(np.clip(w, -1, 1) * b), inside * b
+
+        report = gradcheck(f, np.array([1.0, -1.0, 0.5, 2.0, -1.0]))
+        assert report.verdict == "wrong", str(report)
+        assert gradcheck(lambda w: (f(w)[0], (np.abs(w) < 1) * b), np.array([1.0, -1.0, 0.5, 2.0, -1.0])).ok
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_a_smooth_entry_beside_kinks_in_many_dimensions(self, seed):
+        f, w0 = group_lasso(seed)
+        assert gradcheck(f, w0).ok
+        g = f(w0)[1]
+        for index in [(0, 0), (2, 0), (2, 2)]:
+            factor = np.ones((4, 3))
+            factor[index] += max(1e-3, 1e-4 * np.abs(g).max() / np.abs(g[index]))
+            report = gradcheck(lambda w, factor=factor: f(w, factor), w0)
+            assert report.verdict == "wrong", f"{index}: {report}"
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_slopes_of_two_blocks_that_do_not_go_together(self, seed):
+        # The pinball loss of a line through 0, with ties: w and b are each within their range; both at once?
+        rng = np.random.default_rng(seed)
+        x, t = np.round(2 * rng.normal(size=15)), np.round(rng.normal(size=15))
+        tie = t == 0
+        columns = np.stack([x, np.ones(15)]) / 15
+        base = columns[:, ~tie] @ np.where(t[~tie] > 0, -0.8, 0.2)
+        ends = [base + np.minimum(-0.8 * columns[:, tie], 0.2 * columns[:, tie]).sum(1),
+                base + np.maximum(-0.8 * columns[:, tie], 0.2 * columns[:, tie]).sum(1)]
+        target = ends[0] + rng.uniform(0.02, 0.98, 2) * (ends[1] - ends[0])
+        # One slope between -0.8 and 0.2 for each tie, so that they add up to the target but for a distance.
+        k = int(tie.sum())
+        rows = np.hstack([np.vstack([columns[:, tie], -columns[:, tie]]), -np.ones((4, 1))])
+        answer = linprog(np.append(np.zeros(k), 1.0), A_ub=rows, b_ub=np.concatenate([target - base, base - target]),
+                         bounds=[(-0.8, 0.2)] * k + [(0, None)])
+        report = gradcheck(lambda p: np.maximum(0.8 * (r := t - x * p["w"] - p["b"]), -0.2 * r).mean(),
+                           {"w": np.zeros(1), "b": np.zeros(1)}, grad={"w": target[:1], "b": target[1:]})
+        assert report.verdict == ("correct" if answer.fun < 1e-9 else "wrong"), f"{answer.fun}\n{report}"
+
+
+class TestScales:
+    def test_zero_biases_beside_weights_of_1e10(self):
+        rng = np.random.default_rng(1)
+        X, T, V = rng.normal(size=(10, 3)), rng.normal(size=(10, 2)), 1e-10 * rng.normal(size=(5, 2))
+        X[0] = 0
+
+        def f(p, factor=1.0):
+            z = X @ p["W"] + p["b"]
+            off = relu(z) @ V - T
+            d = off @ V.T * (z > 0) / 10
+            return 0.5 * (off**2).sum() / 10, {"W": X.T @ d, "b": factor * d.sum(0)}
+
+        p0 = {"W": 1e10 * rng.normal(size=(3, 5)), "b": np.zeros(5)}
+        assert gradcheck(f, p0).ok
+        assert gradcheck(lambda p: f(p, 2.0), p0).failed_blocks == ["b"]
+
+    @pytest.mark.parametrize("off", [0.0, 1e-12, 1e-9, 1e-6])
+    @pytest.mark.parametrize("noise", [0.0, 0.1])
+    def test_least_squares_at_and_near_its_minimum(self, off, noise):
+        rng = np.random.default_rng(2)
+        X = rng.normal(size=(30, 5))
+        T = X @ rng.normal(size=5) + noise * rng.normal(size=30)
+        w0 = np.linalg.lstsq(X, T, rcond=None)[0] + off
+
+        def f(w, factor=1.0):
+            r = X @ w - T
+            return float(r @ r) / 2, factor * (X.T @ r)
+
+        assert gradcheck(f, w0).verdict == "correct" if off or noise else gradcheck(f, w0).verdict != "wrong"
+        if off >= 1e-9:
+            assert gradcheck(lambda w: f(w, 1.01), w0).verdict == "wrong"
+
+    def test_a_fit_without_any_rest(self):
+        X = np.round(4 * np.random.default_rng(3).normal(size=(9, 3)))
+        w0 = np.array([1.0, -2.0, 0.5])
+        report = gradcheck(lambda w: (np.mean((X @ w - X @ w0) ** 2), 2 / 9 * X.T @ (X @ w - X @ w0)), w0)
+        assert report.ok, str(report)
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_float32_with_a_large_constant_is_undecided(self, seed):
+        rng = np.random.default_rng(seed)
+        X, T = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
+
+        def f(p):
+            a = np.tanh(X @ p["W"].astype(float))
+            off = a @ p["O"].astype(float) - T
+            d = off / 20
+            g = {"W": X.T @ (d @ p["O"].T.astype(float) * (1 - a * a)), "O": a.T @ d}
+            return np.float32(1e6 + 0.5 * (off**2).sum() / 20), {k: v.astype(np.float32) for k, v in g.items()}
+
+        p0 = {"W": rng.normal(size=(3, 6)).astype(np.float32), "O": rng.normal(size=(6, 2)).astype(np.float32)}
+        assert gradcheck(f, p0).verdict == "undecided"
