@@ -3,7 +3,7 @@
     python bench/gradcheck_draws.py [--draws 10000] [--on-kink 1000] [--first 0] [--jobs 2]
 
 The second number is of mistakes in blocks through which a kink passes.  Writes bench/results/gradcheck_draws.json and
-the lines about it in docs/gradcheck.md.
+the lines about it in docs/gradcheck.md.  Interrupted, it goes on where it was, as long as the commit is the same.
 """
 
 from __future__ import annotations
@@ -52,25 +52,27 @@ def check(task: tuple[str, int]) -> tuple[str, bool, int, str]:
     return outcome, bool(case.wrong), report.evaluations, words
 
 
-def run(kind: str, first: int, draws: int, pool: Any) -> dict[str, Any]:
-    """All draws of one kind."""
-    counts: Counter[str] = Counter()
-    wrong = evaluations = 0
-    troubles: list[str] = []
-    start = time.perf_counter()
-    for outcome, is_wrong, cost, words in pool.imap(check, ((kind, first + k) for k in range(draws)), chunksize=10):
-        counts[outcome] += 1
-        wrong += is_wrong
-        evaluations += cost
-        if words:
-            troubles.append(words)
-            print(words, flush=True)
-    result = {"draws": draws, "first seed": first, "wrong": wrong, "right": draws - wrong}
+def run(kind: str, seeds: range, pool: Any, diary: Path | None) -> dict[str, Any]:
+    """All draws of one kind; those in the diary need no second look."""
+    done: dict[int, list[Any]] = {}
+    if diary and diary.exists():
+        entries = [json.loads(line) for line in diary.read_text().splitlines()]
+        done = {seed: outcome for what, seed, outcome in entries if what == kind and seed in seeds}
+    start, left = time.perf_counter(), [seed for seed in seeds if seed not in done]
+    for seed, outcome in zip(left, pool.imap(check, [(kind, seed) for seed in left], chunksize=10), strict=True):
+        done[seed] = list(outcome)
+        if diary:
+            with diary.open("a") as file:
+                file.write(json.dumps([kind, seed, outcome]) + "\n")
+    counts = Counter(outcome for outcome, *_ in done.values())
+    wrong = sum(is_wrong for _, is_wrong, *_ in done.values())
+    result = {"draws": len(seeds), "first seed": seeds.start, "wrong": wrong, "right": len(seeds) - wrong}
     result |= {name: counts[name] for name in ("missed", "wrong but undecided", "false alarms", "other blocks named",
                                                "right but undecided")}
-    result |= {"evaluations per check": round(evaluations / max(draws, 1), 1),
-               "seconds": round(time.perf_counter() - start, 1), "cases": troubles}
-    print(kind, json.dumps({k: v for k, v in result.items() if k != "cases"}), flush=True)
+    result |= {"evaluations per check": round(sum(cost for _, _, cost, _ in done.values()) / max(len(seeds), 1), 1),
+               "cases": [done[seed][3] for seed in seeds if done[seed][3]]}
+    print(kind, json.dumps(result, indent=1), f"({len(left)} of them now, {time.perf_counter() - start:.0f} s)",
+          flush=True)
     return result
 
 
@@ -94,8 +96,11 @@ def main() -> int:
     p.add_argument("--no-save", action="store_true", help="print only")
     arguments = p.parse_args()
     made_at = commit()
+    diary = ROOT / "build" / f"gradcheck_draws-{made_at}.jsonl" if made_at else None
+    if diary:
+        diary.parent.mkdir(exist_ok=True)
     with multiprocessing.Pool(arguments.jobs) as pool:
-        results = {kind: run(kind, arguments.first, draws, pool)
+        results = {kind: run(kind, range(arguments.first, arguments.first + draws), pool, diary)
                    for kind, draws in zip(KINDS, (arguments.draws, arguments.on_kink), strict=True)}
     if not arguments.no_save:
         data = {"commit": made_at, **results, "numpy": np.__version__, "python": platform.python_version(),

@@ -141,6 +141,45 @@ class TestDiagnosisWithoutNetwork:
         assert "factor" in diagnosis.ruled_out
 
 
+NAMES_OF_BLOCKS = ("W0", "b0", "W1", "b1", "W2", "b2")
+
+
+class TestDiagnosisInFloat32:
+    """The same words as in float64, with the loss and the gradient in single precision."""
+
+    def net(self, mistakes):
+        return Net((4, 5, 5, 3), ("tanh", "sigmoid"), "identity", "squared_error", seed=3, dtype="f4",
+                   mistakes=mistakes)
+
+    @pytest.mark.parametrize(("mistakes", "named", "alone"), [
+        ({"blocks": {n: (lambda g: -g) for n in NAMES_OF_BLOCKS}}, ["sign"], ["sign"]),
+        ({"blocks": {n: (lambda g: 2 * g) for n in NAMES_OF_BLOCKS}}, ["factor"], ["factor"]),
+        ({"no 1/N": True}, ["1/N missing"], ["factor"]),
+        ({"bias mean": True}, ["bias mean for sum"], ["factor", "biases only"]),
+        ({"bias first": True}, ["order: bias first"], ["order"]),
+        ({"no derivative": 2}, ["act' missing"], ["from here down"]),
+        ({"stale": 1}, ["rows out of step"], ["wrong activations"]),
+    ])
+    def test_named(self, mistakes, named, alone):
+        net = self.net(mistakes)
+        assert diagnose(net, net.w0, model=as_model(net), X=net.X, Y=net.T).codes == named
+        assert diagnose(net, net.w0, net.layout).codes == alone
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_bias_as_a_column(self, first):
+        net = self.net({})
+
+        def f(w):
+            blocks = net.split(net.gradient(w))
+            parts = [[b[:, None], W.T] if first else [W.T, b[:, None]]
+                     for W, b in zip(blocks[0::2], blocks[1::2], strict=True)]
+            return net.value(w), np.concatenate([np.hstack(pair).ravel() for pair in parts])
+
+        where = "first" if first else "last"
+        assert diagnose(f, net.w0, model=as_model(net), X=net.X, Y=net.T).codes == [f"order: bias as {where} column"]
+        assert "order" in diagnose(f, net.w0, net.layout).codes
+
+
 def test_two_mistakes_at_once():
     net = Net((3, 4, 4, 2), ("tanh", "tanh"), "sigmoid", "squared_error", mistakes={"delta": True, "no derivative": 1})
     diagnosis = diagnose(net, net.w0, model=as_model(net), X=net.X, Y=net.T)

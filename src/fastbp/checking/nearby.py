@@ -308,7 +308,7 @@ class NumericalGradients(NearbyGradients):
             bend = max(most, 4 * self.delta / share) * max(abs(slope_up), abs(slope_down), float(self.top[i]))
             if abs(slope_up - slope_down) <= 2 * noise + bend:
                 self.noise[i] = max(self.noise[i], 3 * noise)  # two quotients make a limit: 2 * near - far
-                return (slope_up * up + slope_down * down) / (up + down)
+                return float((slope_up * up + slope_down * down) / (up + down))
         return math.nan
 
     def unit(self) -> Vector:

@@ -69,15 +69,16 @@ def measure(setting: Setting, block: Block) -> Measured:
                     setting.problem.w0[flat], np.array([e.bar for e in entries]), flat - block.start, complete)
 
 
-def number_in_words(c: float, rows: int | None) -> str:
+def number_in_words(c: float, rows: int | None, share: float = 1e-5) -> str:
+    """The factor ``c``, known to ``share`` of itself, with what it probably is."""
     known = {-1.0: "the sign is wrong", 2.0: "twice too large", 0.5: "half as large as it should be",
              -2.0: "twice too large, with the wrong sign", -0.5: "half as large, with the wrong sign"}
     for value, words in known.items():
-        if abs(c - value) < 1e-5 * abs(value):
+        if abs(c - value) < share * abs(value):
             return words
     for value, words in ((c, "times"), (1 / c if c else 0.0, "divided by")):
         whole = round(value)
-        if whole > 1 and abs(value - whole) < 1e-5 * whole:
+        if whole > 1 and abs(value - whole) < share * whole:
             extra = ", the number of examples" if rows == whole else " (the number of examples?)"
             return f"{words} {whole}{extra}"
     return f"times {c:.6g}"
@@ -100,8 +101,9 @@ def explain_block(setting: Setting, m: Measured, rows: int | None) -> Iterator[C
         return
     if c and m.fits(c * m.g):
         factor = 1 / c
-        code = "sign" if abs(factor + 1) < 1e-5 else "factor"
-        yield Cause(code, (name,), f"Every entry is off by the same factor: {number_in_words(factor, rows)}.",
+        share = max(1e-5, 3 * float(np.linalg.norm(m.bars) / np.linalg.norm(m.n)))
+        code = "sign" if abs(factor + 1) < share else "factor"
+        yield Cause(code, (name,), f"Every entry is off by the same factor: {number_in_words(factor, rows, share)}.",
                     f"analytic = {factor:.8g} x numerical in all {m.g.size} entries compared", value=factor)
         return
     if len(shape) == 2:
@@ -193,13 +195,14 @@ def explain_arrangement(setting: Setting, blocks: list[Block], measured: dict[st
         inside = [b for b in blocks if start <= b.start and b.stop <= stop]
         numerical = np.concatenate([measured[b.name].n if b.name in measured else setting.gradient[b.slice]
                                     for b in inside])
-        size = float(np.abs(numerical).max())
+        bar = max(float(measured[b.name].bars.max()) for b in inside if b.name in measured)
+        atol = 1e-6 * float(np.abs(numerical).max()) + 3 * bar
         analytic = setting.gradient[start:stop]
-        if np.allclose(np.sort(analytic), np.sort(numerical), rtol=1e-5, atol=1e-6 * size):
+        if np.allclose(np.sort(analytic), np.sort(numerical), rtol=1e-5, atol=atol):
             how = "other"
             for text, order in arrangements(inside):
                 pieces = np.concatenate([numerical[b.start - start:b.stop - start] for b in order])
-                if np.allclose(pieces, analytic, rtol=1e-5, atol=1e-6 * size):
+                if np.allclose(pieces, analytic, rtol=1e-5, atol=atol):
                     how = text
                     break
             yield Cause("order", tuple(failed), f"The right numbers at the wrong places across blocks ({how} order).",
