@@ -25,6 +25,7 @@ cdef struct Net:
 cdef enum:
     MAX_CHUNKS = 16
     GRADIENT_ROWS = 128             # rows of dW in a task, at most
+    OWN_PANELS = 1280 * 1024        # bytes of parameters, at most, that each thread packs for itself
     RANGE = 128                     # parameters: their squares are added up, and they are shared out, by so many
 
 cdef enum Mode:
@@ -168,7 +169,7 @@ cdef inline void make_plan(
                                      SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
     plan.gathered_at = plan.scratch_size
     plan.scratch_size += in_lines(gathered_size(plan, net.layers[net.n_layers - 1].fan_out))
-    plan.own_panels = net.n_parameters * <Py_ssize_t> sizeof(real) <= 1280 * 1024 and mode != TAPE and not plan.in_place
+    plan.own_panels = net.n_parameters * <Py_ssize_t> sizeof(real) <= OWN_PANELS and mode != TAPE and not plan.in_place
     plan.panels_at = plan.scratch_size
     if plan.own_panels:
         plan.scratch_size += in_lines(net.packed_size)

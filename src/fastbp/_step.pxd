@@ -8,7 +8,8 @@
     by phases   many parameters, for which gradients of their own would cost more than the products: all rows forward
                 and back in blocks, keeping every layer's a and dE/dz; then each part of dW over all rows in order.
                 Large batches go through in slabs of rows, so that memory is bounded.
-(c) W and W^T are packed into panels once a step, by all threads; a few rows read W where it stands.
+(c) W and W^T are packed into panels once a step, those of a large network by all threads together, else by each for
+    itself; a few rows read W where it stands.
 (d) A step too small to gain from a second thread never wakes one.  Whether a brief one gains is measured (_pace.pxd).
 """
 from libc.string cimport memset
