@@ -92,11 +92,13 @@ cdef inline inlined_void elu(vreal z, vreal *a, vreal *d) noexcept nogil:
 
 # sigmoid, tanh, softplus and silu: u = exp(-|z|) (tanh: exp(-2|z|)) = scale(1 + s, w).
 
-cdef inline inlined_void logistic(vreal x, vreal *s, vreal *w, vreal *u, vreal *bottom) noexcept nogil:
-    """exp(x) = scale(1 + s, w), x <= 0; u = exp(x), unless it is tiny to full accuracy; bottom = 1 + u"""
+cdef inline inlined_void logistic(
+    vreal x, vreal *s, vreal *w, vreal *power, vreal *u, vreal *bottom,
+) noexcept nogil:
+    """exp(x) = scale(1 + s, w), x <= 0; power = scale(1, w); u = exp(x), unless it is tiny to full accuracy; 1 + u"""
     exp_parts(vmax(vset(-EXP_LIMIT), x), vset(0), s, w)
-    cdef vreal power = scale(vset(1), w[0])
-    u[0] = power * s[0] + power
+    power[0] = scale(vset(1), w[0])
+    u[0] = power[0] * s[0] + power[0]
     bottom[0] = vset(1) + u[0]
 
 
@@ -108,8 +110,8 @@ cdef inline inlined_vreal over_square(vreal s, vreal u, vreal bottom, vreal inve
 
 cdef inline inlined_void sigmoid(vreal z, vreal *a, vreal *d) noexcept nogil:
     """1 / (1 + exp(-z)); sigma(z) sigma(-z) = u / (1 + u)^2"""
-    cdef vreal s, w, u, bottom, inverse
-    logistic(-vabs(z), &s, &w, &u, &bottom)
+    cdef vreal s, w, unused, u, bottom, inverse
+    logistic(-vabs(z), &s, &w, &unused, &u, &bottom)
     inverse = vset(1) / bottom
     a[0] = vselect(vless(z, vset(0)), scale(inverse + s * inverse, w), inverse)
     d[0] = scale(over_square(s, u, bottom, inverse), w)
@@ -117,9 +119,8 @@ cdef inline inlined_void sigmoid(vreal z, vreal *a, vreal *d) noexcept nogil:
 
 cdef inline inlined_void tanh(vreal z, vreal *a, vreal *d) noexcept nogil:
     """tanh(z); 4 u / (1 + u)^2, u = exp(-2|z|)"""
-    cdef vreal s, w, u, bottom, power, inverse
-    logistic(-(vabs(z) + vabs(z)), &s, &w, &u, &bottom)
-    power = scale(vset(1), w)
+    cdef vreal s, w, power, u, bottom, inverse
+    logistic(-(vabs(z) + vabs(z)), &s, &w, &power, &u, &bottom)
     inverse = vset(1) / bottom
     a[0] = vcopysign((power * s + (power - vset(1))) * inverse, z)
     d[0] = (over_square(s, u, bottom, inverse) * w) * vset(4 * SCALE_DOWN)
@@ -127,9 +128,9 @@ cdef inline inlined_void tanh(vreal z, vreal *a, vreal *d) noexcept nogil:
 
 cdef inline inlined_void silu(vreal z, vreal *a, vreal *d) noexcept nogil:
     """z sigma(z); (u (1 + u + z) or 1 + u + z u) / (1 + u)^2, for negative or other z"""
-    cdef vreal s, w, u, bottom, inverse, own_w, bounded
+    cdef vreal s, w, unused, u, bottom, inverse, own_w, bounded
     cdef vint negative = vless(z, vset(0))
-    logistic(-vabs(z), &s, &w, &u, &bottom)
+    logistic(-vabs(z), &s, &w, &unused, &u, &bottom)
     inverse = vset(1) / bottom
     s = vkeep(negative, s)
     own_w = vselect(negative, w, vset(1 / SCALE_DOWN))
@@ -141,8 +142,8 @@ cdef inline inlined_void silu(vreal z, vreal *a, vreal *d) noexcept nogil:
 
 cdef inline inlined_void softplus(vreal z, vreal *a, vreal *d) noexcept nogil:
     """log(1 + exp(z)) = max(z, 0) + log(1 + u), u = exp(-|z|); sigma(z)"""
-    cdef vreal r, w, u, bottom, large, s, t
-    logistic(-vabs(z), &r, &w, &u, &bottom)
+    cdef vreal r, w, unused, u, bottom, large, s, t
+    logistic(-vabs(z), &r, &w, &unused, &u, &bottom)
     # log(1 + u) = 2 s + s^3 R(s^2), s = u / (2 + u), which is still to be scaled
     s = (vset(1) + r) / (vset(2) + u)
     t = scale(s, w) * scale(s, w)
