@@ -2,8 +2,10 @@
 
     python bench/gradcheck_draws.py [--draws 10000] [--on-kink 1000] [--first 0] [--jobs 2]
 
-The second number is of mistakes in blocks through which a kink passes.  Writes bench/results/gradcheck_draws.json and
-the lines about it in docs/gradcheck.md.  Interrupted, it goes on where it was, as long as the commit is the same.
+The second number is of draws of each of three kinds, all with kinks at w0: a mistake in a block through which a kink
+passes, in entries that it does not reach, or in entries that it does; and right gradients with several values for
+relu'(0).  Writes bench/results/gradcheck_draws.json and the lines about it in docs/gradcheck.md.  Interrupted, it goes
+on where it was, as long as the commit is the same.
 """
 
 from __future__ import annotations
@@ -25,9 +27,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from fastbp.checking import gradcheck  # noqa: E402
-from tests.checking.draws import draw, draw_on_kink  # noqa: E402
+from tests.checking.draws import draw, draw_in_reach, draw_on_kink, draw_right_on_kink  # noqa: E402
 
-KINDS = {"anywhere": draw, "on a kink": draw_on_kink}
+KINDS = {"anywhere": draw, "on a kink": draw_on_kink, "in reach of a kink": draw_in_reach,
+         "right on a kink": draw_right_on_kink}
+WORDS = {"anywhere": "",
+         "on a kink": " with the mistake in a block through which a kink passes, in entries that it does not reach",
+         "in reach of a kink": " with the mistake in entries that a kink reaches, too large to be a choice of sides",
+         "right on a kink": " on a kink, with 0, 1/2 or 1 for relu'(0) or the mean of two sides"}
 
 
 def check(task: tuple[str, int]) -> tuple[str, bool, int, str]:
@@ -90,7 +97,7 @@ def commit() -> str:
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--draws", type=int, default=10_000)
-    p.add_argument("--on-kink", type=int, default=1_000, help="draws with the mistake in a block on a kink")
+    p.add_argument("--on-kink", type=int, default=1_000, help="draws of each of the kinds with kinks")
     p.add_argument("--first", type=int, default=0, help="number of the first draw; each number is its own seed")
     p.add_argument("--jobs", type=int, default=1, help="processes")
     p.add_argument("--no-save", action="store_true", help="print only")
@@ -100,8 +107,10 @@ def main() -> int:
     if diary:
         diary.parent.mkdir(exist_ok=True)
     with multiprocessing.Pool(arguments.jobs) as pool:
-        results = {kind: run(kind, range(arguments.first, arguments.first + draws), pool, diary)
-                   for kind, draws in zip(KINDS, (arguments.draws, arguments.on_kink), strict=True)}
+        results = {}
+        for kind in KINDS:
+            draws = arguments.draws if kind == "anywhere" else arguments.on_kink
+            results[kind] = run(kind, range(arguments.first, arguments.first + draws), pool, diary)
     if not arguments.no_save:
         data = {"commit": made_at, **results, "numpy": np.__version__, "python": platform.python_version(),
                 "machine": platform.machine()}
@@ -117,7 +126,7 @@ def render() -> None:
 
     data = json.loads((ROOT / "bench" / "results" / "gradcheck_draws.json").read_text())
     lines = []
-    for kind, words in (("anywhere", ""), ("on a kink", " with the mistake in a block through which a kink passes")):
+    for kind, words in WORDS.items():
         r = data[kind]
         lines.append(f"{r['draws']:,} draws{words} (seeds {r['first seed']} to {r['first seed'] + r['draws'] - 1}), "
                      f"{r['wrong']:,} wrong and {r['right']:,} right: {r['missed']} wrong ones called correct, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import linprog
 
 from .zoo_networks import Net
 
@@ -135,6 +136,81 @@ def draw_on_kink(seed: int) -> Draw:
                 return Draw(net, net.w0, net.layout, frozenset([name]),
                             f"{seed} on a kink: {case.text} but wrong in {name}, entries {chosen.tolist()} "
                             f"times {factor.ravel()[chosen[0]]:.6g}")
+    raise AssertionError(f"no case found for seed {seed}")
+
+
+def on_kink(rng) -> Draw:
+    """A right network on a kink, all of whose ties are in one layer."""
+    while True:
+        case = draw(int(rng.integers(1 << 40)))
+        if not case.wrong and "kinks=True" in case.text and tied_layer(case.f) is not None:
+            return case
+
+
+def tied_layer(net):
+    """The layer with pre-activations of exactly zero, if it is one layer."""
+    Z = net.forward(net.w0, np.float64)[2]
+    tied = [i for i, name in enumerate(net.hidden) if name in KINKED and (Z[i] == 0).any()]
+    return tied[0] if len(tied) == 1 else None
+
+
+def draw_right_on_kink(seed: int) -> Draw:
+    """A network on a kink, with a gradient that is valid there: relu'(0) is 0, 1/2 or 1, or a mean of two sides."""
+    rng = np.random.default_rng([20261126, seed])
+    case = on_kink(rng)
+    net, layer, how = case.f, tied_layer(case.f), int(rng.integers(4))
+    if how < 3:
+        tie = text = how / 2
+    else:
+        sides = [net.forward(net.w0 + 1e-9 * rng.normal(size=net.w0.size), np.float64)[2][layer] > 0 for _ in range(2)]
+        share, text = rng.uniform(), "of two sides"
+        tie = share * sides[0] + (1 - share) * sides[1]
+    net.ties = {layer: tie}
+    return Draw(net, net.w0, net.layout, frozenset(), f"{seed} right on a kink: {case.text}, tie {text}")
+
+
+def outside(net, part, wrong):
+    """Is the gradient ``wrong`` of a block beyond its tolerance from all that any slopes at the ties give?
+
+    The gradient is linear in these slopes, each between the two sides'; linear programming looks for some that fit.
+    """
+    layer = tied_layer(net)
+    z = net.forward(net.w0, np.float64)[2][layer]
+    base, columns, ties = net.gradient(net.w0)[part], [], np.argwhere(z == 0)
+    for tie in ties:
+        net.ties = {layer: np.zeros_like(z)}
+        net.ties[layer][tuple(tie)] = 1
+        columns.append(net.gradient(net.w0)[part] - base)
+    net.ties = {}
+    A, top = np.array(columns).T, max(np.abs(base).max(), np.abs(base + np.sum(columns, axis=0)).max())
+    limit = 3 * (1e-5 * np.abs(wrong) + 1e-6 * top)
+    answer = linprog(np.zeros(len(ties)), A_ub=np.vstack([A, -A]) / np.tile(limit, 2)[:, None], bounds=(0, 1),
+                     b_ub=np.concatenate([wrong - base, base - wrong]) / np.tile(limit, 2) + 1, method="highs")
+    return answer.status == 2
+
+
+def draw_in_reach(seed: int) -> Draw:
+    """A network on a kink, with mistakes in entries that the kink reaches, too large to be a choice of sides."""
+    for attempt in range(1000):
+        rng = np.random.default_rng([20261127, seed, attempt])
+        case = on_kink(rng)
+        net, starts = case.f, np.cumsum([0] + [int(np.prod(s)) for _, s in case.layout])
+        k = int(rng.integers(2 * tied_layer(net) + 2))
+        part, (name, shape) = slice(starts[k], starts[k + 1]), case.layout[k]
+        g, ahead = net.gradient(net.w0)[part], net.gradient(net.w0 + 1e-9 * rng.normal(size=net.w0.size))[part]
+        moved = np.flatnonzero((np.abs(ahead - g) > 1e-3 * np.abs(g).max()) & (np.abs(g) > 0.05 * np.abs(g).max()))
+        if moved.size == 0 or np.abs(g).max() < 1e-9:
+            continue
+        chosen = rng.choice(moved, min(moved.size, int(rng.integers(1, 4))), replace=False)
+        factor = np.ones(g.size)
+        factor[chosen if rng.integers(2) else slice(None)] += 10.0 ** rng.uniform(-4, 0.3) * rng.choice([-1, 1])
+        if error_matters(g, g * factor) and outside(net, part, g * factor):
+            entries, size = np.flatnonzero(factor != 1).tolist(), factor[chosen[0]]
+            factor = factor.reshape(shape)
+            net.mistakes = {"blocks": {name: lambda g, factor=factor: g * factor}}
+            return Draw(net, net.w0, net.layout, frozenset([name]),
+                        f"{seed} in reach of a kink: {case.text} but wrong in {name}, entries {entries} times "
+                        f"{size:.6g}")
     raise AssertionError(f"no case found for seed {seed}")
 
 

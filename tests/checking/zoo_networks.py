@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+SLOPE_BELOW = {"relu": 0.0, "leaky_relu": 0.01}
 EPS = {"f4": np.finfo(np.float32).eps, "f8": np.finfo(np.float64).eps}
 
 
@@ -75,6 +76,7 @@ class Net:
     mistakes: dict = field(default_factory=dict)
     start: str = "random"
     spread: float = 1.0
+    ties: dict = field(default_factory=dict)  # relu'(0) where it is not 0: by layer, a number or an array like z
 
     def __post_init__(self):
         rng = np.random.default_rng([self.seed, *self.sizes])
@@ -218,6 +220,9 @@ class Net:
                 if m.get("next activation") == i:
                     name = self.output if i == L - 1 else self.hidden[i]
                 D = dact(name, z)
+                if i - 1 in self.ties:
+                    below = SLOPE_BELOW[name]
+                    D = np.where(z == 0, below + (1 - below) * self.ties[i - 1], D).astype(dt)
                 if m.get("no derivative") == i:
                     D = np.ones_like(z)
                 if m.get("derivative at a") == i:

@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 
 from .differences import Line
-from .kinks import certify, is_smooth, sides_fit_together
+from .kinks import certify, is_smooth, out_of_reach, same_error_nearby, sides_fit_together
 from .noise import Noise
 from .problem import BadGradient, Finding, Layout, Problem
 from .report import BlockReport, Report
 from .sanity import FirstLook, Stop, first_look
-from .screen import DECISIVE, RESOLUTION, Entry, Screened, bisect, check_entry, locate_kinks, screen_block
+from .screen import (
+    DECISIVE,
+    RESOLUTION,
+    Entry,
+    Screened,
+    bisect,
+    check_entry,
+    locate_kinks,
+    screen_block,
+    screen_entries,
+)
 from .setting import Setting, prepare
 
 DEFAULT_RTOL = 1e-5
@@ -185,6 +195,7 @@ class Check:
                 self.describe_agreement(setting, s, report, share)
             if self.exhaustive and report.verdict != "wrong":
                 self.look_at_each(setting, s, report)
+        self.settle_out_of_reach(setting, kinky, reports)
         if kinky:
             self.settle_kinks(setting, kinky, reports)
         ordered = [reports[b.name] for b in self.problem.blocks]
@@ -264,6 +275,22 @@ class Check:
             if not abs(slope - (line.slope + conflict)) <= 1e-3 * abs(conflict):
                 return False
         return True
+
+    def settle_out_of_reach(self, setting: Setting, kinky: dict[str, Screened],
+                            reports: dict[str, BlockReport]) -> None:
+        """Look for errors in entries that the kinks of their block do not reach; blocks with one are settled."""
+        if not kinky:
+            return
+        smooth = out_of_reach(setting, [s.conflict[0] for s in kinky.values() if s.conflict])
+        for name, s in list(kinky.items()):
+            entries = s.block.start + np.flatnonzero(smooth[s.block.slice])
+            found = screen_entries(setting, s.block, entries) if entries.size else s
+            if found is not s and found.conflict and same_error_nearby(setting, *found.conflict):
+                trial = replace(reports[name])
+                self.settle_smooth(setting, found, trial)
+                if trial.verdict == "wrong":
+                    reports[name] = trial
+                    del kinky[name]
 
     def settle_kinks(self, setting: Setting, kinky: dict[str, Screened], reports: dict[str, BlockReport]) -> None:
         excluded = {name for name, r in reports.items() if r.verdict == "wrong"}

@@ -79,6 +79,7 @@ class Line:
         self.samples: dict[float, Sample] = {}
         self.failed_steps: set[float] = set()
         self.thick = False
+        self.off_kinks = False  # the centre is known to lie on no kink: either side alone tells the slope
         self.latest: tuple[int, Estimate] | None = None
         self.reach = 0.0  # the largest loss seen, in absolute value
 
@@ -161,8 +162,22 @@ class Line:
             if self.thick:
                 fitted = fit(points)
                 best = fitted if fitted.bar < best.bar else best
+            if self.off_kinks:
+                best = min([best, *self.sides()], key=lambda e: e.bar)
             self.latest = len(self.samples), best
         return self.latest[1]
+
+    def sides(self) -> list[Estimate]:
+        """The conflict ahead and behind, where a kink on one side spoils central differences.
+
+        Neither is believed before a small step has shown that the kink is not at the centre itself.
+        """
+        ladder = self.ladder()
+        widest = max([abs(s.gap) for s in ladder], default=0.0)
+        if not any(max(abs(s.gap), 2 * s.noise) < widest / 8 for s in ladder):
+            return []
+        return [extrapolate([(s.h, side, 2 * s.noise) for s, side in zip(ladder, slopes, strict=True)], power=1)
+                for slopes in ([s.ahead for s in ladder], [s.behind for s in ladder])]
 
     def thicken(self, count: int = 6, largest: float = math.inf) -> Estimate:
         """More steps around and above the best one, so that a fit through many averages the noise."""

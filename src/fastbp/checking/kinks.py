@@ -25,6 +25,8 @@ from .setting import Setting, threshold
 
 FINE_SHARE = 0.003  # of a conflict, that noise leaves open at a step that is short enough
 COARSE = 1e-3  # noise of this third power, relative to the loss, is coarse
+FARTHEST = 0.3  # from w0, as a share of the scales, that still counts as close by
+PAIRS = 3  # of opposite points around w0, which see both sides of every kink
 MOST_ENTRIES = 64  # that are differentiated one by one at points close to w0
 
 
@@ -110,6 +112,52 @@ def is_straight(setting: Setting, line: Line, size: float) -> bool:
     return True
 
 
+def out_of_reach(setting: Setting, lines: list[Line]) -> np.ndarray:
+    """Entries that no kink at w0 reaches, going by the user's own gradient: it is the same on every side of w0.
+
+    For them the loss has an ordinary slope at w0 itself, which shows errors much smaller than points close by can.
+    """
+    none = np.zeros(setting.scale.size, dtype=bool)
+    if setting.problem.fixed_gradient:
+        return none
+    nearby = NearbyGradients(setting, shortest_distance(setting, lines), {})
+    for _ in range(PAIRS):
+        offset = setting.random_direction(slice(0, setting.scale.size))
+        if nearby.add(offset) is None or nearby.add(-offset) is None:
+            return none
+    return np.asarray(np.max(np.abs(np.array(nearby.limits) - setting.gradient), axis=0) <= 3 * nearby.unit())
+
+
+def same_error_nearby(setting: Setting, line: Line, estimate: Estimate) -> bool:
+    """Is the user's gradient off by the same along ``line`` at points all around w0?  Then no kink explains it."""
+    size = abs(estimate.value)
+    h = SAFETY * line.noise / (0.03 * size) if size else math.inf
+    delta = max(16 * h, shortest_distance(setting, [line]))
+    if delta > FARTHEST:
+        return False
+    for _ in range(2):
+        offset = setting.random_direction(slice(0, setting.scale.size))
+        for sign in (1, -1):
+            centre = setting.problem.parameters.quantise(setting.problem.w0 + sign * delta * offset)
+            try:
+                _, gradient = setting.problem.loss_and_gradient(centre)
+            except BadGradient:
+                return False
+            probe = Line(setting.problem, line.direction, gradient, line.noise, centre, line.support)
+            probe.off_kinks = True
+            there = probe.solve(delta / 16, size / 20)
+            if not (there.bar <= size / 4 and abs(there.value - estimate.value) <= size / 2):
+                return False
+    return True
+
+
+def shortest_distance(setting: Setting, lines: list[Line]) -> float:
+    """How far from w0 points have to be, as a share of the scales, for noise not to matter much."""
+    size = max([abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))),
+                *(line.reach for line in lines), 1e-300])
+    return float(min(max((setting.noise / size) ** (1 / 3), 1e-6), 0.02))
+
+
 def sides_fit_together(setting: Setting, sided: list[tuple[Line, int]], tries: int = 2) -> bool:
     """The gradient fits one side of each line; does it fit one step to all those sides at once?
 
@@ -172,9 +220,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
     outcome = Outcome()
     usable = [b for b in blocks if b.name not in excluded]
     doubtful = [b for b in usable if b.name in conflicts or b.name in hazy]
-    size = max([abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))),
-                *(line.reach for line in conflicts.values()), 1e-300])
-    base = min(max((setting.noise / size) ** (1 / 3), 1e-6), 0.02)
+    base = shortest_distance(setting, list(conflicts.values()))
     tried: list[NearbyGradients] = []
     witnesses: dict[str, list[Witness]] = {}
     if not setting.problem.fixed_gradient:

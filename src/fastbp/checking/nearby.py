@@ -242,6 +242,7 @@ class NearbyGradients:
         verdict: bool | None = True
         for direction, conflict in directions:
             line = local.line(direction, part)
+            line.off_kinks = True
             need = threshold(setting, direction, part)
             allowed = slack * max(local.slack(direction, part), need)
             estimate = line.solve(self.delta / 64, 0.3 * need, pairs=6, largest=self.delta / 16)

@@ -131,6 +131,18 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
     return fine if fine.state == "agrees" or result.conflict or fine.visible < result.visible else result
 
 
+def screen_entries(setting: Setting, block: Block, entries: np.ndarray) -> Screened:
+    """Random directions that move only some ``entries`` of ``block`` (indices of the whole vector)."""
+    result, chosen = Screened(block), np.zeros(setting.scale.size)
+    chosen[entries] = 1.0
+    if entries.size <= DIRECTIONS:
+        directions = [setting.coordinate(int(i)) for i in entries]
+    else:
+        directions = [chosen * setting.random_direction(block.slice) for _ in range(DIRECTIONS)]
+    _screen_along(setting, block, block.slice, directions, RESOLUTION, result)
+    return result
+
+
 def _pieces(part: slice) -> list[slice]:
     """``part`` cut into sixteen, or into single entries where there are no more than that."""
     edges = np.unique(np.linspace(part.start, part.stop, 17).astype(int)).tolist()
@@ -159,10 +171,17 @@ def _fine_enough(setting: Setting, result: Screened, limit: float) -> bool:
 
 def _screen_part(setting: Setting, block: Block, part: slice, limit: float, result: Screened) -> None:
     """Random directions within ``part`` of a block; what they say is put into ``result``."""
-    size = part.stop - part.start
-    small = size <= DIRECTIONS
-    directions: list[Vector] = [setting.coordinate(i) for i in range(part.start, part.stop)] if small \
-        else [setting.random_direction(part) for _ in range(DIRECTIONS)]
+    if part.stop - part.start <= DIRECTIONS:
+        directions = [setting.coordinate(i) for i in range(part.start, part.stop)]
+    else:
+        directions = [setting.random_direction(part) for _ in range(DIRECTIONS)]
+    _screen_along(setting, block, part, directions, limit, result)
+
+
+def _screen_along(setting: Setting, block: Block, part: slice, directions: list[Vector], limit: float,
+                  result: Screened) -> None:
+    """The gradient along ``directions`` within ``part``; what they say is put into ``result``."""
+    small = all(np.count_nonzero(direction) == 1 for direction in directions)
     largest = float(np.max(np.abs(setting.gradient[block.slice])))
     whole = 0.75 * float(np.linalg.norm(setting.gradient[part] * setting.scale[part]))
     visible = []
@@ -244,12 +263,10 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
     estimate = line.solve(setting.step, 0.2 * tolerance, pairs=14 if thorough else 4)
     allowed = max(tolerance, setting.slack(direction, part), line.rounding())
     wrong = disagrees(setting, line, estimate, allowed, scan=thorough)
+    estimate, jump = line.estimate(), line.kink() / scale
     if wrong and thorough:
-        for h in (1.0, 0.1, 1e-2, 1e-3):
+        for h in (1.0, 0.1, 1e-2, 1e-3):  # for the picture: they know nothing of what is closer to w0
             line.measure(h)
-        wrong = not line.fits_zero(allowed)
-    estimate = line.estimate()
-    jump = line.kink() / scale
     analytic = float(setting.gradient[flat])
     ladder = line.ladder()
     ahead = analytic + extrapolate([(s.h, s.ahead, 2 * s.noise) for s in ladder], power=1).value / scale
@@ -280,6 +297,11 @@ def bisect(setting: Setting, line: Line, estimate: Estimate, part: slice, budget
         value, bar = conflicts[start, stop]
         middle = (start + stop) // 2
         left, right = slice(start, middle), slice(middle, stop)
+        if not (direction[left].any() and direction[right].any()):
+            moved = left if direction[left].any() else right
+            conflicts[moved.start, moved.stop] = value, bar
+            heapq.heappush(queue, (-abs(value), moved.start, moved.stop))
+            continue
         half_line = setting.line(direction, left, noise=line.noise)
         half = half_line.solve(2 * step, max(abs(value) / 30, 0.3 * threshold(setting, direction, left)), pairs=4)
         for half_part, half_value, half_bar in (

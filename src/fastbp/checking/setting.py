@@ -58,7 +58,8 @@ def typical_move(direction: Vector, part: slice) -> float:
 
 def threshold(setting: Setting, direction: Vector, part: slice) -> float:
     """A conflict along ``direction`` below this cannot come from one entry beyond its tolerance."""
-    return 0.9 * float(np.min(setting.tolerance[part] * np.abs(direction[part])))
+    moves = np.abs(direction[part])
+    return 0.9 * float(np.min((setting.tolerance[part] * moves)[moves > 0]))
 
 
 def prepare(problem: Problem, look: FirstLook, rtol: float, block_rtol: float,
