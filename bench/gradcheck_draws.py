@@ -2,10 +2,10 @@
 
     python bench/gradcheck_draws.py [--draws 10000] [--on-kink 1000] [--first 0] [--jobs 2]
 
-The second number is of draws of each of three kinds, all with kinks at w0: a mistake in a block through which a kink
-passes, in entries that it does not reach, or in entries that it does; and right gradients with several values for
-relu'(0).  Writes bench/results/gradcheck_draws.json and the lines about it in docs/gradcheck.md.  Interrupted, it goes
-on where it was, as long as the commit is the same.
+The second number is of draws of each of four kinds, all with kinks at w0: a mistake in a block through which a kink
+passes, in entries that it does not reach, or in entries that it does; right gradients with 0, 1/2 or 1 for relu'(0);
+and right ones which are the mean of two sides.  Writes bench/results/gradcheck_draws.json and the lines about it in
+docs/gradcheck.md.  Interrupted, it goes on where it was, as long as the commit is the same.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from fastbp.checking import gradcheck  # noqa: E402
-from tests.checking.draws import draw, draw_in_reach, draw_on_kink, draw_right_on_kink  # noqa: E402
+from tests.checking.draws import draw, draw_in_reach, draw_mean_of_sides, draw_on_kink, draw_right_on_kink  # noqa: E402
 
 KINDS = {"anywhere": draw, "on a kink": draw_on_kink, "in reach of a kink": draw_in_reach,
-         "right on a kink": draw_right_on_kink}
+         "right on a kink": draw_right_on_kink, "mean of two sides": draw_mean_of_sides}
 WORDS = {"anywhere": "",
          "on a kink": " with the mistake in a block through which a kink passes, in entries that it does not reach",
          "in reach of a kink": " with the mistake in entries that a kink reaches, too large to be a choice of sides",
-         "right on a kink": " on a kink, with 0, 1/2 or 1 for relu'(0) or the mean of two sides"}
+         "right on a kink": " on a kink, with 0, 1/2 or 1 for relu'(0)",
+         "mean of two sides": " on a kink, with the weighted mean of the gradients on two random sides of it"}
 
 
 def check(task: tuple[str, int]) -> tuple[str, bool, int, str]:

@@ -155,18 +155,23 @@ def tied_layer(net):
 
 
 def draw_right_on_kink(seed: int) -> Draw:
-    """A network on a kink, with a gradient that is valid there: relu'(0) is 0, 1/2 or 1, or a mean of two sides."""
+    """A network on a kink, with a gradient that is valid there: relu'(0) is 0, 1/2 or 1 at all ties."""
     rng = np.random.default_rng([20261126, seed])
     case = on_kink(rng)
-    net, layer, how = case.f, tied_layer(case.f), int(rng.integers(4))
-    if how < 3:
-        tie = text = how / 2
-    else:
-        sides = [net.forward(net.w0 + 1e-9 * rng.normal(size=net.w0.size), np.float64)[2][layer] > 0 for _ in range(2)]
-        share, text = rng.uniform(), "of two sides"
-        tie = share * sides[0] + (1 - share) * sides[1]
-    net.ties = {layer: tie}
-    return Draw(net, net.w0, net.layout, frozenset(), f"{seed} right on a kink: {case.text}, tie {text}")
+    tie = float(rng.integers(3)) / 2
+    case.f.ties = {tied_layer(case.f): tie}
+    return Draw(case.f, case.w0, case.layout, frozenset(), f"{seed} right on a kink: {case.text}, tie {tie}")
+
+
+def draw_mean_of_sides(seed: int) -> Draw:
+    """A network on a kink, with the weighted mean of the gradients on two random sides: valid, and hard to see."""
+    rng = np.random.default_rng([20261128, seed])
+    case = on_kink(rng)
+    net, layer = case.f, tied_layer(case.f)
+    sides = [net.forward(net.w0 + 1e-9 * rng.normal(size=net.w0.size), np.float64)[2][layer] > 0 for _ in range(2)]
+    share = rng.uniform()
+    net.ties = {layer: share * sides[0] + (1 - share) * sides[1]}
+    return Draw(net, net.w0, net.layout, frozenset(), f"{seed} mean of two sides: {case.text}")
 
 
 def outside(net, part, wrong):

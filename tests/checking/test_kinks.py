@@ -29,7 +29,7 @@ def group_lasso(seed):
 
 
 class TestMistakeInABlockOnAKink:
-    @pytest.mark.parametrize("seed", [5, 12, 16, 21, 46, 59])
+    @pytest.mark.parametrize("seed", [5, 12, 16, 21, 46, 59, 217, 248, 251, 431, 439, 753, 828, 932])
     def test_draws_that_once_failed(self, seed):
         case = draw_on_kink(seed)
         report = gradcheck(case.f.value, case.w0, case.layout, grad=case.f.gradient)

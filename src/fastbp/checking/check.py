@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .differences import Line
-from .kinks import certify, is_smooth, out_of_reach, same_error_nearby, sides_fit_together
+from .differences import Estimate, Line
+from .kinks import certify, is_smooth, middles_fit_together, out_of_reach, same_error_nearby, sides_fit_together
 from .noise import Noise
 from .problem import BadGradient, Finding, Layout, Problem
 from .report import BlockReport, Report
@@ -164,11 +164,15 @@ class Check:
             block = next(b for b in self.problem.blocks if b.name == name)
             reports[name] = BlockReport(name, block.shape, "wrong", "holds nan or inf", math.inf, entry)
         kinky: dict[str, Screened] = {}
-        sided = [pair for s in screened if s.state != "conflict" for pair in s.sided]
+        agreeing = [s for s in screened if s.state != "conflict"]
+        sided, middles = [pair for s in agreeing for pair in s.sided], [line for s in agreeing for line in s.middles]
+        doubtful: set[str] = set()
         if sided and not sides_fit_together(setting, sided):
-            for s in screened:
-                if s.sided and s.state != "conflict":
+            for s in agreeing:
+                if s.sided:
                     s.state, s.conflict = "conflict", (s.sided[0][0], s.sided[0][0].estimate())
+        if middles and (sided or not middles_fit_together(setting, middles)):
+            doubtful = {s.block.name for s in agreeing if s.state != "conflict" and (s.middles or s.sided)}
         for s in screened:
             largest = float(np.max(np.abs(setting.gradient[s.block.slice])))
             share = s.visible / largest if largest else math.inf
@@ -195,15 +199,21 @@ class Check:
                 self.describe_agreement(setting, s, report, share)
             if self.exhaustive and report.verdict != "wrong":
                 self.look_at_each(setting, s, report)
-        self.settle_out_of_reach(setting, kinky, reports)
-        if kinky:
-            self.settle_kinks(setting, kinky, reports)
+        unsettled = self.settle_out_of_reach(setting, kinky, reports)
+        if kinky or doubtful:
+            self.settle_kinks(setting, kinky, doubtful, reports)
+        for name, estimate in unsettled.items():
+            if reports[name].verdict == "correct":
+                reports[name].verdict, reports[name].certified = "undecided", False
+                reports[name].reason = (f"along a direction no kink reaches the slope is off by {estimate.value:.2e} "
+                                        f"(+- {estimate.bar:.1e}), and noise hides whether it is close by")
         ordered = [reports[b.name] for b in self.problem.blocks]
         for report in ordered:
             if report.verdict == "correct" and report.worst is None:
                 block = next(b for b in self.problem.blocks if b.name == report.name)
                 flat = block.start + int(np.argmax(np.abs(setting.gradient[block.slice])))
-                report.worst = check_entry(setting, flat, thorough=False) if not report.certified else None
+                noise = max([line.noise for s in screened if s.block is block for line in s.lines], default=0.0)
+                report.worst = None if report.certified else check_entry(setting, flat, thorough=False, noise=noise)
         verdicts = {r.verdict for r in ordered}
         verdict = "wrong" if "wrong" in verdicts else "undecided" if "undecided" in verdicts else "correct"
         advice = ""
@@ -227,8 +237,8 @@ class Check:
             report.reason = "zero, and the loss does not move"
         else:
             report.reason = f"{len(s.lines)} directions agree" + SHOWN.format(share)
-        if s.kinked or s.sided:
-            line = next((line for line in s.lines if line.kink()), s.lines[0])
+        if s.middles or s.sided:
+            line = (s.middles or [s.sided[0][0]])[0]
             report.kinks = locate_kinks(setting, line, s.block.slice)
             report.certified = True
             report.reason = CERTIFIED + SHOWN.format(share)
@@ -277,32 +287,51 @@ class Check:
         return True
 
     def settle_out_of_reach(self, setting: Setting, kinky: dict[str, Screened],
-                            reports: dict[str, BlockReport]) -> None:
-        """Look for errors in entries that the kinks of their block do not reach; blocks with one are settled."""
+                            reports: dict[str, BlockReport]) -> dict[str, Estimate]:
+        """Look for errors in entries that the kinks of their block do not reach; blocks with one are settled.
+
+        Returns the blocks in which there seems to be one, though points close by, for noise, do not confirm it.
+        """
+        unsettled: dict[str, Estimate] = {}
         if not kinky:
-            return
+            return unsettled
         smooth = out_of_reach(setting, [s.conflict[0] for s in kinky.values() if s.conflict])
         for name, s in list(kinky.items()):
             entries = s.block.start + np.flatnonzero(smooth[s.block.slice])
             found = screen_entries(setting, s.block, entries) if entries.size else s
-            if found is not s and found.conflict and same_error_nearby(setting, *found.conflict):
+            if found is s or not found.conflict:
+                continue
+            if same_error_nearby(setting, *found.conflict) or is_smooth(setting, *found.conflict):
                 trial = replace(reports[name])
                 self.settle_smooth(setting, found, trial)
                 if trial.verdict == "wrong":
                     reports[name] = trial
                     del kinky[name]
+            elif not found.conflict[0].kink():
+                unsettled[name] = found.conflict[1]
+        return unsettled
 
-    def settle_kinks(self, setting: Setting, kinky: dict[str, Screened], reports: dict[str, BlockReport]) -> None:
+    def settle_kinks(self, setting: Setting, kinky: dict[str, Screened], doubtful: set[str],
+                     reports: dict[str, BlockReport]) -> None:
+        """The blocks in conflict, and ``doubtful`` ones, which agree entry by entry but perhaps not together."""
         excluded = {name for name, r in reports.items() if r.verdict == "wrong"}
         kinked = {name for name, r in reports.items() if r.certified}
         conflicts = {name: s.conflict[0] for name, s in kinky.items() if s.conflict is not None}
         hazy = {name for name, r in reports.items() if r.verdict == "undecided"}
-        noisiest = max(line.noise for s in kinky.values() for line in (*s.lines, conflicts[s.block.name]))
+        noisiest = max([setting.noise] + [line.noise for s in kinky.values()
+                                          for line in (*s.lines, conflicts[s.block.name])])
         setting = replace(setting, noise=noisiest)
-        outcome = certify(setting, conflicts, hazy, self.problem.blocks, excluded, kinked)
+        outcome = certify(setting, conflicts, hazy | doubtful, self.problem.blocks, excluded, kinked)
         for name in hazy.intersection(outcome.certified):
             reports[name].verdict, reports[name].certified = "correct", True
             reports[name].reason, reports[name].visible = CERTIFIED + SHOWN.format(RESOLUTION), RESOLUTION
+        for name in doubtful:
+            if name in outcome.wrong:
+                reports[name].verdict, reports[name].certified = "wrong", False
+                reports[name].reason = outcome.reasons[name]
+            elif name not in outcome.certified:
+                reports[name].verdict, reports[name].certified = "undecided", False
+                reports[name].reason = "on a kink, and the noise hides the slopes around it"
         for name, s in kinky.items():
             report, line = reports[name], conflicts[name]
             if name in outcome.certified:

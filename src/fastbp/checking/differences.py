@@ -79,7 +79,6 @@ class Line:
         self.samples: dict[float, Sample] = {}
         self.failed_steps: set[float] = set()
         self.thick = False
-        self.off_kinks = False  # the centre is known to lie on no kink: either side alone tells the slope
         self.latest: tuple[int, Estimate] | None = None
         self.reach = 0.0  # the largest loss seen, in absolute value
 
@@ -158,26 +157,29 @@ class Line:
         """The best value of the conflict from all steps tried: Romberg's table, the smallest error bar wins."""
         if self.latest is None or self.latest[0] != len(self.samples):
             points = [(s.h, s.conflict, s.noise) for s in self.ladder()]
-            best = extrapolate(points)
+            under = [(s.h, s.conflict, s.noise) for s in self.under_kinks()]
+            best = extrapolate(under if len(under) > 1 else points)
             if self.thick:
                 fitted = fit(points)
                 best = fitted if fitted.bar < best.bar else best
-            if self.off_kinks:
+            if under:
                 best = min([best, *self.sides()], key=lambda e: e.bar)
             self.latest = len(self.samples), best
         return self.latest[1]
 
     def sides(self) -> list[Estimate]:
-        """The conflict ahead and behind, where a kink on one side spoils central differences.
-
-        Neither is believed before a small step has shown that the kink is not at the centre itself.
-        """
+        """The conflict ahead and behind: a kink close to the centre, on one side, spoils central differences alone."""
         ladder = self.ladder()
-        widest = max([abs(s.gap) for s in ladder], default=0.0)
-        if not any(max(abs(s.gap), 2 * s.noise) < widest / 8 for s in ladder):
-            return []
         return [extrapolate([(s.h, side, 2 * s.noise) for s, side in zip(ladder, slopes, strict=True)], power=1)
                 for slopes in ([s.ahead for s in ladder], [s.behind for s in ladder])]
+
+    def under_kinks(self) -> list[Sample]:
+        """The steps so small that the jump of the slope, which larger ones see, is gone; none if it does not go."""
+        seen = [s for s in reversed(self.ladder()) if abs(s.gap) > 10 * s.noise]
+        if len(seen) < 2 or abs(seen[0].gap) > 1.2 * abs(seen[1].gap):
+            return []  # a jump of the loss itself counts for more, the smaller the step
+        under = [s for s in self.ladder() if s.h < seen[0].h]
+        return under if any(max(abs(s.gap), 2 * s.noise) < abs(seen[0].gap) / 8 for s in under) else []
 
     def thicken(self, count: int = 6, largest: float = math.inf) -> Estimate:
         """More steps around and above the best one, so that a fit through many averages the noise."""
@@ -300,8 +302,10 @@ class Line:
         """Does the gradient fit the slope on one side of the centre (+1 ahead, -1 behind), but not on the other?
 
         That is what a kink at the centre, or too close to it to be stepped under, looks like for a gradient that
-        took one of its sides.  0 if neither side fits clearly.
+        took one of its sides.  0 if neither side fits clearly, or if a small step shows the centre to be off the kink.
         """
+        if self.under_kinks():
+            return 0, self.estimate()
         conflict = abs(self.estimate().value)
         for sign in (1, -1):
             points = [(s.h, s.ahead if sign > 0 else s.behind, 2 * s.noise) for s in self.ladder()]
@@ -313,7 +317,7 @@ class Line:
     def kink(self) -> float:
         """The jump of the slope at the centre if there is one, else 0."""
         telling = [s for s in self.ladder() if 2 * s.noise < abs(s.gap) / 5]
-        if len(telling) < 2:
+        if len(telling) < 2 or self.under_kinks():
             return 0.0
         low = telling[-1]
         high = next((s for s in reversed(telling) if s.h >= 3.9 * low.h), telling[-2])

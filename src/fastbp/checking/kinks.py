@@ -20,7 +20,7 @@ import numpy as np
 from .differences import SAFETY, Estimate, Line, extrapolate
 from .nearby import LONG_SEARCH, NearbyGradients, NumericalGradients, Witness
 from .problem import BadGradient, Block, Vector
-from .screen import DECISIVE, bisect
+from .screen import DECISIVE, bisect, disagrees
 from .setting import Setting, threshold
 
 FINE_SHARE = 0.003  # of a conflict, that noise leaves open at a step that is short enough
@@ -59,8 +59,8 @@ def is_smooth(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
     if line.kink():
         return False
     size = abs(estimate.value)
-    everything = slice(0, setting.scale.size)
-    for share in (FINE_SHARE, 0.03, 0.15):
+    everything, under = slice(0, setting.scale.size), bool(line.under_kinks())
+    for share in (0.15,) if under else (FINE_SHARE, 0.03, 0.15):
         h = SAFETY * line.noise / (share * size) if size else math.inf
         delta = 40 * max(h, 1e-13)
         if delta < 0.05:
@@ -70,7 +70,7 @@ def is_smooth(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
     if share > FINE_SHARE and not setting.problem.fixed_gradient and is_straight(setting, line, size):
         return True  # so far out, curvature would be taken for a kink
     # Larger steps are fine where noise is low, as long as they stay below those that the function's steepness asks for.
-    h = max(h, min(estimate.step / 8, 1e-6))
+    h = h if under else max(h, min(estimate.step / 8, 1e-6))
     delta = 40 * h
     resolution = SAFETY * line.noise / h + share * size
     for _ in range(3):
@@ -144,8 +144,8 @@ def same_error_nearby(setting: Setting, line: Line, estimate: Estimate) -> bool:
             except BadGradient:
                 return False
             probe = Line(setting.problem, line.direction, gradient, line.noise, centre, line.support)
-            probe.off_kinks = True
             there = probe.solve(delta / 16, size / 20)
+            there = probe.thicken() if there.bar > size / 8 else there
             if not (there.bar <= size / 4 and abs(there.value - estimate.value) <= size / 2):
                 return False
     return True
@@ -156,6 +156,25 @@ def shortest_distance(setting: Setting, lines: list[Line]) -> float:
     size = max([abs(setting.problem.loss0), float(np.max(np.abs(setting.gradient * setting.scale))),
                 *(line.reach for line in lines), 1e-300])
     return float(min(max((setting.noise / size) ** (1 / 3), 1e-6), 0.02))
+
+
+def middles_fit_together(setting: Setting, lines: list[Line], tries: int = 2) -> bool:
+    """Along each line the gradient is the middle of the two slopes; is it so for steps along all of them at once?
+
+    If it is along a random direction, it is the mean of the gradients on both sides of w0 there, which is valid.
+    """
+    everything = slice(0, setting.scale.size)
+    for _ in range(tries):
+        direction, allowed = np.zeros(setting.scale.size), 0.0
+        for line in lines:
+            stretch = setting.rng.choice([-1.0, 1.0]) * setting.rng.uniform(0.5, 1.0, direction.size)
+            direction[line.support] += stretch[line.support] * line.direction[line.support]
+            allowed += threshold(setting, line.direction, line.support)
+        probe = setting.line(direction, everything)
+        estimate = probe.solve(min(line.estimate().step for line in lines), allowed / 3)
+        if disagrees(setting, probe, estimate, max(allowed, setting.slack(direction, everything))):
+            return False
+    return True
 
 
 def sides_fit_together(setting: Setting, sided: list[tuple[Line, int]], tries: int = 2) -> bool:

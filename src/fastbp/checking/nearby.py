@@ -17,6 +17,7 @@ from .screen import DECISIVE, RESOLUTION, disagrees
 from .setting import Setting, threshold, typical_move
 from .simplex import mean_weights
 
+TRIALS = 12  # in each round of a search, to lead further than the best point did
 LONG_SEARCH = 12  # a search of this many rounds goes on as long as it makes progress
 
 
@@ -153,6 +154,9 @@ class NearbyGradients:
                 uphill = np.where(uphill == 0, 0.01 * self.tail, uphill)
                 self.add(uphill)
                 self.add(-uphill)
+                for side in (scale, -scale):  # everything to one side, where ties are settled as the gradient did
+                    self.add(side + 0.01 * uphill)
+                    self.add(side - 0.01 * uphill)
             plus, minus = self.add(up), self.add(-up)
             if plus is not None and minus is not None:
                 for pattern in self.sides(plus, minus, everything):
@@ -180,6 +184,7 @@ class NearbyGradients:
                 self.flip(blocks, int(np.argmax(weights)))
             self.add(tail)
             self.add(-tail)
+            self.climb(-left / self.unit()[entries] ** 2, entries)
             weights, worst, left = self.rest(entries)
             distance = float(np.linalg.norm(left / self.unit()[entries]))
             stalled = stalled + 1 if distance > 0.98 * nearest else 0
@@ -199,6 +204,17 @@ class NearbyGradients:
                 flipped = self.offsets[best].copy()
                 flipped[block.slice] = np.where(off[block.slice], -flipped[block.slice], flipped[block.slice])
                 self.add(flipped)
+
+    def climb(self, aim: Vector, entries: np.ndarray) -> None:
+        """From the gradient that leads furthest along ``aim``, on to others that lead further, by trial."""
+        rng, everything = self.setting.rng, slice(0, self.setting.scale.size)
+        heights = [float(limit[entries] @ aim) for limit in self.limits]
+        best = int(np.argmax(heights))
+        for _ in range(TRIALS):
+            anew = rng.uniform(size=everything.stop) < rng.uniform(0.02, 0.5)
+            new = self.add(np.where(anew, self.setting.random_direction(everything), self.offsets[best]))
+            if new is not None and float(self.limits[new][entries] @ aim) > float(self.limits[best][entries] @ aim):
+                best = new
 
     def distance(self, entries: np.ndarray) -> float:
         """How far the best mean stays away, as a share of the largest entry of the block in question."""
@@ -242,13 +258,16 @@ class NearbyGradients:
         verdict: bool | None = True
         for direction, conflict in directions:
             line = local.line(direction, part)
-            line.off_kinks = True
             need = threshold(setting, direction, part)
             allowed = slack * max(local.slack(direction, part), need)
             estimate = line.solve(self.delta / 64, 0.3 * need, pairs=6, largest=self.delta / 16)
             most = slack * min(self.finest(direction, part), conflict / 2)
             if DECISIVE * estimate.bar > most:
                 estimate = line.descend()
+            if line.kink():
+                line.descend()
+                if line.kink():
+                    return False  # a point on a kink: the gradient there is a choice too
             if disagrees(local, line, estimate, allowed, self.delta / 16):
                 self.witnesses.setdefault(block.name, []).append(Witness(line, local))
                 return False

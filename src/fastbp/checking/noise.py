@@ -39,6 +39,8 @@ def level_from_differences(values: list[float]) -> float | None:
     True
     """
     row = np.asarray(values, dtype=np.float64)
+    size = float(np.abs(row).max()) or 1.0  # squares of the differences must not overflow
+    row = row / size
     levels, changes = [], []
     for k in range(1, len(values)):
         row = np.diff(row)
@@ -48,7 +50,7 @@ def level_from_differences(values: list[float]) -> float | None:
     for k in range(len(levels) - 2):
         window = levels[k : k + 3]
         if min(window) > 0 and max(window) <= 4 * min(window) and changes[k]:
-            return window[0]
+            return window[0] * size
     return None
 
 

@@ -59,7 +59,7 @@ class Screened:
     slopes: list[tuple[float, float, float]] = field(default_factory=list)  # conflict, analytic slope, error bar
     conflict: tuple[Line, Estimate] | None = None
     sided: list[tuple[Line, int]] = field(default_factory=list)  # lines along which the gradient fits one side only
-    kinked: bool = False
+    middles: list[Line] = field(default_factory=list)  # lines along which it is the middle of two slopes
     invariant: bool = False  # the loss does not depend on the block at all
 
     def common_factor(self) -> tuple[float, float]:
@@ -67,7 +67,7 @@ class Screened:
         weight = sum((slope / bar) ** 2 for _, slope, bar in self.slopes)
         if not weight > 0:
             return 0.0, math.inf
-        return sum(c * slope / bar**2 for c, slope, bar in self.slopes) / weight, 1 / math.sqrt(weight)
+        return sum(c / bar * (slope / bar) for c, slope, bar in self.slopes) / weight, 1 / math.sqrt(weight)
 
 
 def disagrees(setting: Setting, line: Line, estimate: Estimate, allowed: float, largest: float = 2.0,
@@ -122,7 +122,7 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
             line, found = piece.conflict  # dissolved when looked at entry by entry: a kink close by
             piece.visible = (abs(found.value) + found.bar) / typical_move(line.direction, part)
         fine.lines += piece.lines
-        fine.kinked = fine.kinked or piece.kinked
+        fine.middles += piece.middles
         fine.sided += piece.sided
         fine.slopes += piece.slopes
         fine.visible = max(fine.visible, piece.visible)
@@ -218,9 +218,9 @@ def _screen_along(setting: Setting, block: Block, part: slice, directions: list[
             found = one_sided
         else:
             found = line.estimate()
+            result.middles += [line] if line.kink() else []
         visible.append((DECISIVE * found.bar + allowed) / typical)
         result.slopes.append((found.value, line.slope, max(found.bar, 1e-300)))
-        result.kinked = result.kinked or line.kink() != 0
     if result.state == "conflict":
         return
     result.visible = max(visible) if small else float(np.median(visible))
@@ -251,22 +251,27 @@ def _independent(setting: Setting, result: Screened) -> bool:
     return True
 
 
-def check_entry(setting: Setting, flat: int, thorough: bool = True) -> Entry:
-    """Look at one entry on its own: central and one-sided differences over many steps."""
+def check_entry(setting: Setting, flat: int, thorough: bool = True, noise: float = 0.0) -> Entry:
+    """Look at one entry on its own: central and one-sided differences over many steps.
+
+    ``noise`` is what the loss is known to be uncertain by along other lines, if that is more than elsewhere.
+    """
     problem = setting.problem
     block = problem.block_of(flat)
     direction = setting.coordinate(flat)
     scale = float(setting.scale[flat])
     part = slice(flat, flat + 1)
-    line = setting.line(direction, part)
+    line = setting.line(direction, part, noise)
     tolerance = float(setting.tolerance[flat]) * scale
     estimate = line.solve(setting.step, 0.2 * tolerance, pairs=14 if thorough else 4)
     allowed = max(tolerance, setting.slack(direction, part), line.rounding())
     wrong = disagrees(setting, line, estimate, allowed, scan=thorough)
-    estimate, jump = line.estimate(), line.kink() / scale
     if wrong and thorough:
-        for h in (1.0, 0.1, 1e-2, 1e-3):  # for the picture: they know nothing of what is closer to w0
+        for h in (1.0, 0.1, 1e-2, 1e-3):
             line.measure(h)
+        wrong = not line.fits_zero(allowed)
+    estimate = line.estimate()
+    jump = line.kink() / scale
     analytic = float(setting.gradient[flat])
     ladder = line.ladder()
     ahead = analytic + extrapolate([(s.h, s.ahead, 2 * s.noise) for s in ladder], power=1).value / scale
