@@ -85,7 +85,7 @@ cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
 
     An even number where there is much to do, for two threads or four.
     """
-    cdef bint wide = layer.fan_out * GRADIENT_ROWS * <Py_ssize_t> sizeof(real) > 256 * 1024
+    cdef bint wide = layer.fan_out * GRADIENT_ROWS * <Py_ssize_t> sizeof(real) > 512 * 1024
     cdef Py_ssize_t rows = GRADIENT_ROWS // 2 if wide else GRADIENT_ROWS
     if layer.fan_in * layer.fan_out < 8192:
         return blocks_of(layer.fan_in, rows)
@@ -158,7 +158,7 @@ cdef inline void make_plan(
         most = max(256, (8 * 1024 * 1024 // <Py_ssize_t> sizeof(real)) // row_size)
         plan.n_slabs = 1 if mode == TAPE else blocks_of(rows, most)
         plan.slab_rows = (rows + plan.n_slabs - 1) // plan.n_slabs
-        row_limit = max(row_limit, 96)  # W passes by once for each block
+        row_limit = max(row_limit, 128)  # W passes by once for each block
         here = max(1, min(row_limit, (plan.slab_rows + 3) // 4 if plan.slab_rows >= 96 else (plan.slab_rows + 1) // 2))
         plan.block_rows = (plan.slab_rows + blocks_of(plan.slab_rows, here) - 1) // blocks_of(plan.slab_rows, here)
         plan.n_regions = 1
