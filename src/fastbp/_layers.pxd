@@ -13,10 +13,6 @@ from fastbp._activations cimport *
 from fastbp._dropout cimport Mask, apply_mask
 from fastbp._table cimport activate
 
-cdef enum:
-    DEPTH_BLOCK = 192   # rows of a panel of B that stay in the first-level cache while all rows of A pass by
-
-
 cdef inline separate_void through_activation(
     int activation, Py_ssize_t rows, int V, const real *da, const real *a, real *g, Py_ssize_t ld,
 ) noexcept nogil:
@@ -50,7 +46,7 @@ cdef inline void multiply_deep(
     int V, bint transposed, Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda,
     const real *b, Py_ssize_t ldb, real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
 ) noexcept nogil:
-    """`multiply_panel` in blocks of depth, so that a block of B stays in the first-level cache."""
+    """`multiply_panel` in blocks of depth, so that a block of B stays in cache while all rows of A pass by."""
     cdef Py_ssize_t blocks = (depth + DEPTH_BLOCK - 1) // DEPTH_BLOCK
     cdef Py_ssize_t k, begin = 0, end
     cdef bint far = ldb == V * VL and depth > 128       # packed, and what follows is needed next
@@ -195,9 +191,9 @@ cdef inline void pack_rows(
         column += V * VL
 
 
-cdef inline Py_ssize_t gradient_scratch(Py_ssize_t dw_rows) noexcept nogil:
-    """Numbers that `weight_gradient` needs for so many rows of dW: a panel of dz and a strip of x."""
-    return DEPTH_BLOCK * (TILE_VECTORS * VL + dw_rows + LINE)
+cdef inline Py_ssize_t gradient_scratch(Py_ssize_t rows, Py_ssize_t dw_rows) noexcept nogil:
+    """Numbers that `weight_gradient` needs for so many rows of the batch and of dW: a panel of dz and a strip of x."""
+    return min(rows, DEPTH_BLOCK) * (TILE_VECTORS * VL + dw_rows + LINE)
 
 
 cdef inline void weight_gradient(
@@ -210,7 +206,7 @@ cdef inline void weight_gradient(
     dz       IN   [rows, fan_out], rows ldz apart
     panels   IN   dz once more, as `pack_rows` leaves it in panels of panel_rows rows; NULL: there are none
     dw       OUT  [fan_in, fan_out] without padding
-    scratch  OUT  gradient_scratch(end - begin) numbers; may be NULL where rows < 128
+    scratch  OUT  gradient_scratch(rows, end - begin) numbers; may be NULL where rows < 128
     """
     cdef Py_ssize_t blocks = (rows + DEPTH_BLOCK - 1) // DEPTH_BLOCK, k, row, depth, column, i
     cdef Py_ssize_t lda, ldb
@@ -231,7 +227,7 @@ cdef inline void weight_gradient(
         lda = ldx
         if copy_x:
             lda = end - begin + LINE
-            x_copy = scratch + DEPTH_BLOCK * TILE_VECTORS * VL
+            x_copy = scratch + depth * TILE_VECTORS * VL
             for i in range(depth):
                 memcpy(x_copy + i * lda, a + i * ldx, (end - begin) * sizeof(real))
             a = x_copy

@@ -165,7 +165,8 @@ cdef inline void make_plan(
         plan.region_size = in_lines(plan.slab_rows * row_size)
         plan.n_losses = plan.n_slabs * blocks_of(plan.slab_rows, plan.block_rows) if mode == TRAIN else 0
         plan.gradient_size = 0
-    plan.scratch_size = in_lines(max(max(gradient_scratch(GRADIENT_ROWS), plan.block_rows * TILE_VECTORS * VL),
+    here = plan.block_rows if plan.by_chunks else plan.slab_rows
+    plan.scratch_size = in_lines(max(max(gradient_scratch(here, GRADIENT_ROWS), plan.block_rows * TILE_VECTORS * VL),
                                      SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))
     plan.gathered_at = plan.scratch_size
     plan.scratch_size += in_lines(gathered_size(plan, net.layers[net.n_layers - 1].fan_out))
