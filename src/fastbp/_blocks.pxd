@@ -202,24 +202,17 @@ cdef inline real *dz_panels(const Step *s, Py_ssize_t index) noexcept nogil:
     return s.memory + s.plan.dz_at + s.plan.slab_rows * s.net.layers[index].row_at // 2
 
 
-cdef inline void pack_dz(
-    const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t index, Py_ssize_t row, Py_ssize_t rows,
-) noexcept nogil:
-    cdef real *panels = dz_panels(s, index)
-    if panels != NULL:
-        pack_rows(row, rows, s.net.layers[index].fan_out, block_g(s, region, region_rows, index, row),
-                  s.net.layers[index].ld, panels, s.plan.slab_rows)
-
-
 cdef inline void backward_block(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
     real *scratch,
 ) noexcept nogil:
     """All hidden layers' dE/dz for some rows, from the last layer's; and dE/dx, if wanted."""
+    cdef int i, last = s.net.n_layers - 1
     cdef Weights w
     cdef Mask mask
-    cdef int i
-    pack_dz(s, region, region_rows, s.net.n_layers - 1, row, rows)
+    if dz_panels(s, last) != NULL:
+        pack_rows(row, rows, s.net.layers[last].fan_out, block_g(s, region, region_rows, last, row),
+                  s.net.layers[last].ld, dz_panels(s, last), s.plan.slab_rows)
     for i in range(s.net.n_layers - 1, 0, -1):
         ask_ahead(s, batch_row, rows, s.net.n_layers + i - 1, 2 * s.net.n_layers - 1)
         w = weights_of(s, i, scratch)
@@ -228,8 +221,8 @@ cdef inline void backward_block(
         layer_backward(rows, &w, s.net.layers[i - 1].activation, block_g(s, region, region_rows, i, row),
                        s.net.layers[i].ld, block_a(s, region, region_rows, i - 1, row),
                        block_g(s, region, region_rows, i - 1, row), s.net.layers[i - 1].ld,
-                       &mask if drops(s, i - 1) else NULL, batch_row, scratch)
-        pack_dz(s, region, region_rows, i - 1, row, rows)
+                       &mask if drops(s, i - 1) else NULL, batch_row,
+                       dz_panels(s, i - 1), s.plan.slab_rows, row, scratch)
     if s.input_gradient != NULL:
         w = weights_of(s, 0, scratch)
         input_gradient(rows, &w, block_g(s, region, region_rows, 0, row), s.net.layers[0].ld,

@@ -89,15 +89,16 @@ cdef inline inlined_void tile(
 cdef inline inlined_void panel(
     const int V, const int transposed, Py_ssize_t rows, Py_ssize_t depth,
     const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    """`tile` for any number of rows; arguments as there."""
+    """`tile` for any number of rows; arguments as there.
+
+    next_b      packed block of B, as large as this one, that is needed next: each tile asks for a part of it; or NULL
+    """
     cdef Py_ssize_t tiles = (rows + tile_rows(V) - 1) // tile_rows(V)
     cdef Py_ssize_t small = rows // tiles, larger = rows % tiles, t, r
-    # What follows a packed block of B is needed next: each tile asks for its share of it.
-    cdef bint far = not transposed and ldb == V * VL and depth > 128
-    cdef const real *ahead = b + depth * ldb if far else b
-    cdef Py_ssize_t pace = (V * VL + tiles - 1) // tiles if far else 0
+    cdef const real *ahead = b if next_b == NULL else next_b
+    cdef Py_ssize_t pace = 0 if next_b == NULL else (V * VL + tiles - 1) // tiles
     for t in range(tiles):
         r = small + 1 if t < larger else small
         if r == 1:
@@ -134,65 +135,66 @@ cdef inline inlined_void panel(
 # One function per width and orientation: in a single one they would be too much for the register allocator.
 cdef inline separate_void panel_1_rows(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    panel(1, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+    panel(1, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
 
 
 cdef inline separate_void panel_1_columns(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    panel(1, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+    panel(1, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
 
 
 cdef inline separate_void panel_2_rows(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    panel(2, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+    panel(2, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
 
 
 cdef inline separate_void panel_2_columns(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    panel(2, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+    panel(2, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
 
 
 cdef inline separate_void panel_3_rows(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    panel(3, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+    panel(3, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
 
 
 cdef inline separate_void panel_3_columns(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    panel(3, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+    panel(3, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
 
 
 cdef inline void multiply_panel(
     int V, bint transposed, Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda,
     const real *b, Py_ssize_t ldb, real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
+    const real *next_b,
 ) noexcept nogil:
-    """C[rows, V * VL] = start + A B, or A^T B if transposed; arguments as in `tile`."""
+    """C[rows, V * VL] = start + A B, or A^T B if transposed; arguments as in `panel`."""
     if transposed:
         if V == 3:
-            panel_3_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            panel_3_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
         elif V == 2:
-            panel_2_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            panel_2_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
         else:
-            panel_1_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            panel_1_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
     else:
         if V == 3:
-            panel_3_rows(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            panel_3_rows(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
         elif V == 2:
-            panel_2_rows(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            panel_2_rows(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
         else:
-            panel_1_rows(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last)
+            panel_1_rows(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
 
 
 cdef inline inlined_vreal load_edge(const real *p, Py_ssize_t n) noexcept nogil:

@@ -13,10 +13,6 @@ from fastbp._activations cimport *
 from fastbp._dropout cimport Mask, apply_mask
 from fastbp._table cimport activate
 
-cdef enum:
-    DEPTH_BLOCK = 192   # rows of a panel of B that stay in the first-level cache while all rows of A pass by
-
-
 cdef inline separate_void through_activation(
     int activation, Py_ssize_t rows, int V, const real *da, const real *a, real *g, Py_ssize_t ld,
 ) noexcept nogil:
@@ -50,13 +46,15 @@ cdef inline void multiply_deep(
     int V, bint transposed, Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda,
     const real *b, Py_ssize_t ldb, real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
 ) noexcept nogil:
-    """`multiply_panel` in blocks of depth, so that a block of B stays in the first-level cache."""
+    """`multiply_panel` in blocks of depth, so that a block of B stays in cache while all rows of A pass by."""
     cdef Py_ssize_t blocks = (depth + DEPTH_BLOCK - 1) // DEPTH_BLOCK
     cdef Py_ssize_t k, begin = 0, end
+    cdef bint far = ldb == V * VL and depth > 128       # packed, and what follows is needed next
     for k in range(blocks):
         end = depth * (k + 1) // blocks
         multiply_panel(V, transposed, rows, end - begin, a + begin * (lda if transposed else 1), lda,
-                       b + begin * ldb, ldb, c, ldc, start if k == 0 else c, ld_start if k == 0 else ldc, last)
+                       b + begin * ldb, ldb, c, ldc, start if k == 0 else c, ld_start if k == 0 else ldc, last,
+                       b + end * ldb if far else NULL)
         begin = end
 
 
@@ -136,13 +134,15 @@ cdef inline void layer_forward(
 
 cdef inline void layer_backward(
     Py_ssize_t rows, const Weights *w, int activation_below, const real *dz, Py_ssize_t ldz,
-    const real *a, real *g, Py_ssize_t ld, const Mask *mask, Py_ssize_t batch_row, real *scratch,
+    const real *a, real *g, Py_ssize_t ld, const Mask *mask, Py_ssize_t batch_row,
+    real *panels, Py_ssize_t panel_rows, Py_ssize_t row, real *scratch,
 ) noexcept nogil:
     """g = (dz W^T) * act'(z below) for one block of rows.
 
     dz         IN   [rows, fan_out], rows ldz apart
     a, g       as in `through_activation`, of the layer below, whose width is fan_in
     mask       IN   the dropout between the two layers, of rows from batch_row on; NULL for none
+    panels     OUT  g once more, as `pack_rows` leaves it at row `row` of panels of panel_rows rows; NULL: not wanted
     scratch    OUT  rows * TILE_VECTORS * VL numbers
     """
     cdef Py_ssize_t column = 0
@@ -159,6 +159,8 @@ cdef inline void layer_backward(
         if mask != NULL:
             apply_mask(mask, batch_row, rows, column, V * VL, scratch, V * VL)
         through_activation(activation_below, rows, V, scratch, a + column, g + column, ld)
+        if panels != NULL:      # while it is in the first-level cache
+            pack_panel(g + column, ld, rows, ld - column, V, panels + column * panel_rows + row * V * VL)
         column += V * VL
 
 
@@ -189,9 +191,9 @@ cdef inline void pack_rows(
         column += V * VL
 
 
-cdef inline Py_ssize_t gradient_scratch(Py_ssize_t dw_rows) noexcept nogil:
-    """Numbers that `weight_gradient` needs for so many rows of dW: a panel of dz and a strip of x."""
-    return DEPTH_BLOCK * (TILE_VECTORS * VL + dw_rows + LINE)
+cdef inline Py_ssize_t gradient_scratch(Py_ssize_t rows, Py_ssize_t dw_rows) noexcept nogil:
+    """Numbers that `weight_gradient` needs for so many rows of the batch and of dW: a panel of dz and a strip of x."""
+    return min(rows, DEPTH_BLOCK) * (TILE_VECTORS * VL + dw_rows + LINE)
 
 
 cdef inline void weight_gradient(
@@ -204,17 +206,19 @@ cdef inline void weight_gradient(
     dz       IN   [rows, fan_out], rows ldz apart
     panels   IN   dz once more, as `pack_rows` leaves it in panels of panel_rows rows; NULL: there are none
     dw       OUT  [fan_in, fan_out] without padding
-    scratch  OUT  gradient_scratch(end - begin) numbers; may be NULL where rows < 128
+    scratch  OUT  gradient_scratch(rows, end - begin) numbers; may be NULL where rows < 128
     """
     cdef Py_ssize_t blocks = (rows + DEPTH_BLOCK - 1) // DEPTH_BLOCK, k, row, depth, column, i
     cdef Py_ssize_t lda, ldb
     cdef const real *a
     cdef const real *b
+    cdef const real *next_b
     cdef real *x_copy
     cdef int V, last
     cdef real *c
     # Rows of dz and x are cache lines and pages apart: a copy of what is needed of them pays if enough tiles read it.
     cdef bint copy = rows >= 128 and end - begin >= 48
+    cdef bint far = panel_rows * fan_out * <Py_ssize_t> sizeof(real) > 512 * 1024   # not in the second-level cache
     cdef bint copy_x = copy and fan_out >= 4 * TILE_VECTORS * VL and ldx * <Py_ssize_t> sizeof(real) >= 2048
     for k in range(blocks):
         row = rows * k // blocks
@@ -223,7 +227,7 @@ cdef inline void weight_gradient(
         lda = ldx
         if copy_x:
             lda = end - begin + LINE
-            x_copy = scratch + DEPTH_BLOCK * TILE_VECTORS * VL
+            x_copy = scratch + depth * TILE_VECTORS * VL
             for i in range(depth):
                 memcpy(x_copy + i * lda, a + i * ldx, (end - begin) * sizeof(real))
             a = x_copy
@@ -234,15 +238,18 @@ cdef inline void weight_gradient(
             c = dw + begin * fan_out + column
             b = dz + row * ldz + column
             ldb = ldz
+            next_b = NULL
             if panels != NULL:
                 b = panels + column * panel_rows + row * V * VL
                 ldb = V * VL
+                if far:
+                    next_b = b + panel_rows * V * VL
             elif copy:
                 pack_panel(b, ldz, depth, ldz - column, V, scratch)
                 b = scratch
                 ldb = V * VL
             multiply_panel(V, True, end - begin, depth, a, lda, b, ldb, c, fan_out,
-                           c if add or k > 0 else NULL, fan_out, last)
+                           c if add or k > 0 else NULL, fan_out, last, next_b)
             column += V * VL
 
 

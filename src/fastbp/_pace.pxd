@@ -19,48 +19,51 @@ cdef extern from *:
     double omp_get_wtime() nogil
 
 cdef enum:
-    FIRST_PAUSE = 16
-    LONGEST_PAUSE = 4096
+    PAUSE = 24              # times as long on one thread as was lost by trying all
+    LONGEST_TRY = 8         # milliseconds lost: two or three ticks of a scheduler that moves a thread to an idle core
 
-cdef struct Pace:       # of the steps of one shape in one workspace; all zero at first
-    double alone        # seconds on one thread: the least seen, forgotten slowly
+cdef struct Pace:           # of the steps of one shape in one workspace; all zero at first
+    double alone            # seconds on one thread: the least seen, forgotten slowly
+    double alone_until      # when to try all again
     int runs
-    int slow            # parallel runs in a row that took longer than that
-    int pause           # runs to come on one thread
-    int next_pause
+    int slow                # parallel runs in a row that took longer than that
+    double lost             # by them
+    double allowed          # to be lost before giving up: longer tries from time to time, for as long as none succeeds
 
 
-cdef inline int choose_threads(Pace *pace, const Plan *plan) noexcept nogil:
-    if plan.threads == 1 or not plan.brief:
-        return plan.threads
-    if pace.pause > 0:
-        pace.pause -= 1
+cdef inline int choose_threads(Pace *pace, const Plan *plan, double now) noexcept nogil:
+    if pace.runs % 1024 == 1 or now < pace.alone_until:     # a comparison, now and then
         return 1
-    return 1 if pace.runs % 1024 == 1 else plan.threads     # a comparison, now and then
+    return plan.threads
 
 
-cdef inline void keep_pace(Pace *pace, int threads, double seconds) noexcept nogil:
+cdef inline void keep_pace(Pace *pace, int threads, double begin, double end) noexcept nogil:
+    cdef double seconds = end - begin
     pace.runs = (pace.runs + 1) & 0xffffff
     if threads == 1:
         pace.alone = min(seconds, 1.05 * pace.alone) if pace.alone > 0 else seconds
     elif pace.alone > 0 and seconds > pace.alone:
         pace.slow += 1
-        if pace.slow == 3:
+        pace.lost += seconds - pace.alone
+        if pace.slow >= 3 and pace.lost > pace.allowed:
+            pace.alone_until = end + PAUSE * pace.lost
+            pace.allowed = min(1e-3 * LONGEST_TRY, 2 * pace.lost)
             pace.slow = 0
-            pace.next_pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * pace.next_pause))
-            pace.pause = pace.next_pause
+            pace.lost = 0
     else:
         pace.slow = 0
-        pace.next_pause = 0
+        pace.lost = 0
+        pace.allowed = 0
 
 
 cdef inline double run_at_pace(Step *s, Pace *pace) noexcept nogil:
     """`run_step` on one thread or on all that the plan has, whichever was faster lately."""
     cdef double begin, loss
-    s.threads = choose_threads(pace, s.plan)
     if s.plan.threads == 1 or not s.plan.brief:
+        s.threads = s.plan.threads
         return run_step(s)
     begin = omp_get_wtime()
+    s.threads = choose_threads(pace, s.plan, begin)
     loss = run_step(s)
-    keep_pace(pace, s.threads, omp_get_wtime() - begin)
+    keep_pace(pace, s.threads, begin, omp_get_wtime())
     return loss

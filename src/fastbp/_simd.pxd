@@ -17,6 +17,7 @@ cdef extern from "simd.h" nogil:
         EXPONENT_BIAS
         LINE            # numbers in a cache line
         TILE_VECTORS
+        DEPTH_BLOCK
         TILE_ROWS_1
         TILE_ROWS_2
         TILE_ROWS_3

@@ -72,14 +72,17 @@ typedef real vreal_anywhere;
 #define VL FASTBP_LANES
 
 /* The micro-kernel's tile: at most TILE_ROWS[v] rows of v vectors, so that accumulators, one row of B and a
- * broadcast fit the registers (16, or 32 with AVX-512). */
+ * broadcast fit the registers (16, or 32 with AVX-512).  DEPTH_BLOCK rows of B pass by at a time: they fit the first
+ * cache, or with tiles as large as AVX-512's, which ask for them more slowly, the second. */
 #if FASTBP_VECTOR_BYTES == 64
 #define TILE_VECTORS 3
+#define DEPTH_BLOCK 512
 #define TILE_ROWS_1 12
 #define TILE_ROWS_2 12
 #define TILE_ROWS_3 8
 #else
 #define TILE_VECTORS 3
+#define DEPTH_BLOCK 256
 #define TILE_ROWS_1 12
 #define TILE_ROWS_2 6
 #define TILE_ROWS_3 4
