@@ -1,6 +1,6 @@
 """Random networks, half with a random mistake, half right with kinks placed at w0: misses and false alarms.
 
-    python bench/gradcheck_draws.py [--draws 10000] [--on-kink 1000] [--first 0] [--jobs 2]
+    python bench/gradcheck_draws.py [--draws 10000] [--on-kink 1000] [--first 0] [--jobs 2] [--kinds "on a kink" ...]
 
 The second number is of draws of each of four kinds, all with kinks at w0: a mistake in a block through which a kink
 passes, in entries that it does not reach, or in entries that it does; right gradients with 0, 1/2 or 1 for relu'(0);
@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 from fastbp.checking import gradcheck  # noqa: E402
 from tests.checking.draws import draw, draw_in_reach, draw_mean_of_sides, draw_on_kink, draw_right_on_kink  # noqa: E402
 
+RESULTS = ROOT / "bench" / "results" / "gradcheck_draws.json"
 KINDS = {"anywhere": draw, "on a kink": draw_on_kink, "in reach of a kink": draw_in_reach,
          "right on a kink": draw_right_on_kink, "mean of two sides": draw_mean_of_sides}
 WORDS = {"anywhere": "",
@@ -101,6 +102,8 @@ def main() -> int:
     p.add_argument("--on-kink", type=int, default=1_000, help="draws of each of the kinds with kinks")
     p.add_argument("--first", type=int, default=0, help="number of the first draw; each number is its own seed")
     p.add_argument("--jobs", type=int, default=1, help="processes")
+    p.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="only these; of the others the "
+                                                                                   "results stay as they are")
     p.add_argument("--no-save", action="store_true", help="print only")
     arguments = p.parse_args()
     made_at = commit()
@@ -109,14 +112,16 @@ def main() -> int:
         diary.parent.mkdir(exist_ok=True)
     with multiprocessing.Pool(arguments.jobs) as pool:
         results = {}
-        for kind in KINDS:
+        for kind in arguments.kinds:
             draws = arguments.draws if kind == "anywhere" else arguments.on_kink
             results[kind] = run(kind, range(arguments.first, arguments.first + draws), pool, diary)
     if not arguments.no_save:
-        data = {"commit": made_at, **results, "numpy": np.__version__, "python": platform.python_version(),
-                "machine": platform.machine()}
-        (ROOT / "bench" / "results").mkdir(exist_ok=True)
-        (ROOT / "bench" / "results" / "gradcheck_draws.json").write_text(json.dumps(data, indent=1) + "\n")
+        made_with = {"commit": made_at, "numpy": np.__version__, "python": platform.python_version(),
+                     "machine": platform.machine()}
+        data = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        data |= {kind: result | made_with for kind, result in results.items()}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(data, indent=1) + "\n")
         render()
     return 0
 
@@ -125,17 +130,18 @@ def render() -> None:
     """Put the result into docs/gradcheck.md."""
     from gradcheck_zoo import replace_between
 
-    data = json.loads((ROOT / "bench" / "results" / "gradcheck_draws.json").read_text())
+    data = json.loads(RESULTS.read_text())
     lines = []
     for kind, words in WORDS.items():
+        if kind not in data:
+            continue
         r = data[kind]
+        commit = f" (Commit {r['commit']}.)" if r["commit"] else ""
         lines.append(f"{r['draws']:,} draws{words} (seeds {r['first seed']} to {r['first seed'] + r['draws'] - 1}), "
                      f"{r['wrong']:,} wrong and {r['right']:,} right: {r['missed']} wrong ones called correct, "
                      f"{r['wrong but undecided']} undecided; {r['false alarms']} right ones called wrong, "
                      f"{r['right but undecided']} undecided; {r['other blocks named']} with another set of blocks "
-                     f"named; {r['evaluations per check']} evaluations a check on average.")
-    if data["commit"]:
-        lines.append(f"Made at commit {data['commit']}.")
+                     f"named; {r['evaluations per check']} evaluations a check on average.{commit}")
     replace_between("draws", "\n\n".join(lines))
 
 

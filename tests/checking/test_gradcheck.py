@@ -155,6 +155,18 @@ class TestNotAnErrorInAFormula:
         assert report.ok
         assert "same buffer" in findings(report)
 
+    @pytest.mark.parametrize("kind", [dict, list])
+    def test_same_buffer_in_a_structure(self, kind):
+        buffer = np.zeros(2)
+
+        def f(p):
+            w = p["a"] if kind is dict else p[0]
+            buffer[:] = 2 * w
+            return w @ w, {"a": buffer} if kind is dict else [buffer]
+
+        w0 = np.array([1.0, 2.0])
+        assert "same buffer" in findings(gradcheck(f, {"a": w0} if kind is dict else [w0]))
+
     def test_a_clean_function_has_no_findings(self):
         assert gradcheck(quadratic, [1.0, 2.0]).findings == []
 
@@ -206,6 +218,28 @@ class TestCost:
         assert report.ok, str(report)
         assert report.evaluations <= 60 + 25 * len(net.layout)
         assert all(b.visible < 1e-4 for b in report.blocks)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_an_error_as_large_as_the_report_says_shows(self, seed):
+        net, rng = self.net((6, 8, 4, 3)), np.random.default_rng(seed)
+        start = 0
+        for block in gradcheck(net, net.w0, net.layout).blocks:
+            size = int(np.prod(block.shape))
+            g, error = net.gradient(net.w0), np.zeros(net.w0.size)
+            error[start + rng.integers(size)] = 1.05 * block.visible * np.abs(g[start:start + size]).max()
+            report = gradcheck(lambda w, e=error: (net.value(w), net.gradient(w) + e), net.w0, net.layout, rng=seed)
+            assert report.failed_blocks == [block.name], str(report)
+            start += size
+
+    @pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-12, 1e8, 1e100, 1e200])
+    def test_losses_of_any_size(self, size):
+        net = self.net((4, 5, 3))
+        for factor, others in ((1.0, "wrong"), (1.01, "correct")):
+            report = gradcheck(lambda w, f=factor: (size * net.value(w), f * size * net.gradient(w)), net.w0,
+                               net.layout)
+            assert report.verdict != others, str(report)
+            if 1e-100 < size <= 1e100:
+                assert report.verdict != "undecided", str(report)
 
     @pytest.mark.parametrize("seed", range(6))
     def test_one_entry_in_5000_off_by_1_in_1000(self, seed):

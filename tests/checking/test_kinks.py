@@ -29,11 +29,15 @@ def group_lasso(seed):
 
 
 class TestMistakeInABlockOnAKink:
-    @pytest.mark.parametrize("seed", [5, 12, 16, 21, 46, 59, 217, 248, 251, 431, 439, 753, 828, 932])
+    @pytest.mark.parametrize("seed", [5, 12, 16, 21, 46, 59, 217, 248, 251, 439, 753, 828, 932])
     def test_draws_that_once_failed(self, seed):
         case = draw_on_kink(seed)
         report = gradcheck(case.f.value, case.w0, case.layout, grad=case.f.gradient)
         assert set(report.failed_blocks) == set(case.wrong), f"{case.text}\n{report}"
+
+    def test_where_stairs_hide_it_there_is_no_pass(self):
+        case = draw_on_kink(431)
+        assert gradcheck(case.f.value, case.w0, case.layout, grad=case.f.gradient).verdict != "correct"
 
     @pytest.mark.parametrize("share", [3e-4, 1e-3, 0.1])
     def test_a_point_beside_a_kink_acquits_nothing(self, share):
@@ -77,6 +81,43 @@ class TestMistakeInABlockOnAKink:
         report = gradcheck(lambda p: np.maximum(0.8 * (r := t - x * p["w"] - p["b"]), -0.2 * r).mean(),
                            {"w": np.zeros(1), "b": np.zeros(1)}, grad={"w": target[:1], "b": target[1:]})
         assert report.verdict == ("correct" if answer.fun < 1e-9 else "wrong"), f"{answer.fun}\n{report}"
+
+
+def largest(at_tie):
+    at_tie = np.array(at_tie, dtype=float)
+    return lambda w: (w.max(), at_tie.copy() if np.ptp(w) == 0 else (w == w.max()) / np.sum(w == w.max()))
+
+
+class TestTies:
+    @pytest.mark.parametrize("layout", [None, "entries"])
+    @pytest.mark.parametrize(("at_tie", "right"), [
+        ((1, 0), True), ((0.5, 0.5), True), ((0.25, 0.75), True), ((1, 1), False), ((0, 0), False),
+        ((0.5, 1), False), ((0.5, 0), False), ((0.5, 0.5001), False),
+        ((1, 0, 0), True), ((1 / 3, 1 / 3, 1 / 3), True), ((0.5, 0.25, 0.25), True),
+        ((0.5, 0.5, 0.5), False), ((1, 1, 0), False), ((0.3, 0.3, 0.3), False), ((0.5, 0.5, 1), False)])
+    def test_shares_of_a_maximum_add_up_to_one(self, at_tie, right, layout):
+        # (1/2, 1/2, 1/2) is the middle of both slopes along each coordinate.
+        layout = layout and [(f"w{i}", 1) for i in range(len(at_tie))]
+        report = gradcheck(largest(at_tie), np.full(len(at_tie), 2.0), layout)
+        assert report.verdict == ("correct" if right else "wrong")
+
+    def test_ties_within_ties(self):
+        # Every entry at a clip's edge, in four groups of four with their maxima tied: one side of everything.
+        def f(w):
+            groups = w.reshape(4, 4)
+            winner = np.arange(4) == groups.argmax(1)[:, None]
+            return (groups.max(1) ** 2).sum() + np.minimum(w, 1).sum(), (2 * groups * winner).ravel() + (w <= 1)
+
+        assert gradcheck(f, np.ones(16)).ok
+        assert gradcheck(lambda w: (f(w)[0], f(w)[1] + 0.5 * (np.ptp(w) == 0)), np.ones(16)).verdict == "wrong"
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-9, 1e-11, 1e-12])
+def test_a_kink_close_by_is_stepped_under(distance):
+    w0 = np.array([1 + distance, 1 - distance, 3.0])
+    for sign, verdict in ((1, "correct"), (-1, "wrong"), (0, "wrong")):
+        report = gradcheck(lambda w, s=sign: (np.abs(w - 1).sum() + w @ w, s * np.sign(w - 1) + 2 * w), w0)
+        assert report.verdict == verdict, f"{sign}: {report}"
 
 
 class TestScales:

@@ -30,6 +30,7 @@ from .setting import Setting, prepare
 DEFAULT_RTOL = 1e-5
 DEFAULT_BLOCK_RTOL = 1e-6
 CERTIFIED = "on a kink; the value is a valid subgradient (certified)"
+CERTAIN = 3.0  # a random direction may move an entry less than the typical one, and the error bar be used up
 SHOWN = "; an error of {:.1e} of the largest entry in one entry would have shown"
 KINKS_CANCEL = (
     ". Close by, on every side, the gradient is right; only the values chosen at w0 itself do not fit together. That "
@@ -176,7 +177,9 @@ class Check:
         for s in screened:
             largest = float(np.max(np.abs(setting.gradient[s.block.slice])))
             share = s.visible / largest if largest else math.inf
-            report = BlockReport(s.block.name, s.block.shape, "correct", "", share)
+            # What is within the tolerance is not called an error.
+            tolerated = float(np.max(setting.tolerance[s.block.slice])) / largest if largest else 0.0
+            report = BlockReport(s.block.name, s.block.shape, "correct", "", share * CERTAIN + tolerated)
             reports[s.block.name] = report
             if s.state == "conflict":
                 assert s.conflict is not None
@@ -196,7 +199,7 @@ class Check:
                     report.reason = f"the block as a whole may be off by {100 * factor:.2g} %"
                 report.reason += self.about_jumps(s)
             else:
-                self.describe_agreement(setting, s, report, share)
+                self.describe_agreement(setting, s, report)
             if self.exhaustive and report.verdict != "wrong":
                 self.look_at_each(setting, s, report)
         unsettled = self.settle_out_of_reach(setting, kinky, reports)
@@ -230,7 +233,8 @@ class Check:
         return (f"; here the loss moves in jumps of about {height:.1e} (the logarithm of a rounded 1 - y? Compute it "
                 "from what goes into the activation)")
 
-    def describe_agreement(self, setting: Setting, s: Screened, report: BlockReport, share: float) -> None:
+    def describe_agreement(self, setting: Setting, s: Screened, report: BlockReport) -> None:
+        share = report.visible
         if s.invariant:
             report.reason = "the loss does not depend on this block, to rounding, and the gradient says so"
         elif math.isinf(share):

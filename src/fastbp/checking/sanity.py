@@ -5,7 +5,9 @@ changes its argument, returns the same buffer each time or a gradient that canno
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -51,8 +53,7 @@ def first_look(problem: Problem, rng: np.random.Generator) -> tuple[FirstLook, S
         return look, Stop("undecided", f"the loss at w0 is {problem.loss0}",
                           advice="To decide: choose a w0 at which the loss is finite.")
     again, gradient_again = problem.loss_and_gradient(w0)
-    sides = [a for a in (first_raw, problem.last_raw_grad) if isinstance(a, np.ndarray)]
-    if not problem.fixed_gradient and len(sides) == 2 and np.shares_memory(sides[0], sides[1]):
+    if not problem.fixed_gradient and share_memory(first_raw, problem.last_raw_grad):
         add(Finding("same buffer", "f returns the same array each time, so an earlier gradient changes under the "
                                    "caller's hands; here every gradient was copied"))
     elsewhere = w0 + 1e-3 * plain_scale(problem, look.gradient) * rng.uniform(-1, 1, w0.size)
@@ -83,6 +84,15 @@ def first_look(problem: Problem, rng: np.random.Generator) -> tuple[FirstLook, S
         add(Finding("gradient changes", f"the loss at w0 is the same in every call, its gradient is not{why}"))
         return look, Stop("wrong", "the gradient at w0 changes from call to call", changed)
     return look, None
+
+
+def share_memory(one: Any, other: Any) -> bool:
+    """Do two returned gradients (arrays, or dicts or lists of them) use the same memory anywhere?"""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return any(share_memory(one[key], other[key]) for key in one if key in other)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return any(share_memory(a, b) for a, b in zip(one, other, strict=False))
+    return isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and np.shares_memory(one, other)
 
 
 def plain_scale(problem: Problem, gradient: Vector) -> Vector:
