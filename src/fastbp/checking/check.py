@@ -177,9 +177,9 @@ class Check:
         for s in screened:
             largest = float(np.max(np.abs(setting.gradient[s.block.slice])))
             share = s.visible / largest if largest else math.inf
-            # What is within the tolerance is not called an error.
+            # What is within the tolerance is not called an error, and what is just beyond it not always.
             tolerated = float(np.max(setting.tolerance[s.block.slice])) / largest if largest else 0.0
-            report = BlockReport(s.block.name, s.block.shape, "correct", "", share * CERTAIN + tolerated)
+            report = BlockReport(s.block.name, s.block.shape, "correct", "", share * CERTAIN + 2 * tolerated)
             reports[s.block.name] = report
             if s.state == "conflict":
                 assert s.conflict is not None
