@@ -305,13 +305,14 @@ class Check:
             found = screen_entries(setting, s.block, entries) if entries.size else s
             if found is s or not found.conflict:
                 continue
-            if same_error_nearby(setting, *found.conflict) or is_smooth(setting, *found.conflict):
+            same = same_error_nearby(setting, *found.conflict)
+            if same or is_smooth(setting, *found.conflict):
                 trial = replace(reports[name])
                 self.settle_smooth(setting, found, trial)
                 if trial.verdict == "wrong":
                     reports[name] = trial
                     del kinky[name]
-            elif not found.conflict[0].kink():
+            elif same is None and not found.conflict[0].kink():
                 unsettled[name] = found.conflict[1]
         return unsettled
 

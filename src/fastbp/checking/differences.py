@@ -157,13 +157,15 @@ class Line:
         """The best value of the conflict from all steps tried: Romberg's table, the smallest error bar wins."""
         if self.latest is None or self.latest[0] != len(self.samples):
             points = [(s.h, s.conflict, s.noise) for s in self.ladder()]
-            under = [(s.h, s.conflict, s.noise) for s in self.under_kinks()]
-            best = extrapolate(under if len(under) > 1 else points)
+            best = extrapolate(points)
             if self.thick:
                 fitted = fit(points)
                 best = fitted if fitted.bar < best.bar else best
-            if under:
-                best = min([best, *self.sides()], key=lambda e: e.bar)
+            under = [(s.h, s.conflict, s.noise) for s in self.under_kinks()]
+            if under:  # what steps beyond a kink say counts only as far as the smaller ones do not contradict it
+                close = min([extrapolate(under), *self.sides()], key=lambda e: e.bar)
+                apart = abs(close.value - best.value)
+                best = close if close.bar < best.bar or apart > close.bar + best.bar else best
             self.latest = len(self.samples), best
         return self.latest[1]
 
@@ -178,6 +180,8 @@ class Line:
         seen = [s for s in reversed(self.ladder()) if abs(s.gap) > 10 * s.noise]
         if len(seen) < 2 or abs(seen[0].gap) > 1.2 * abs(seen[1].gap):
             return []  # a jump of the loss itself counts for more, the smaller the step
+        if self.problem.loss_unit > 1e-10:
+            return []  # in single precision rounding looks like that too
         under = [s for s in self.ladder() if s.h < seen[0].h]
         return under if any(max(abs(s.gap), 2 * s.noise) < abs(seen[0].gap) / 8 for s in under) else []
 

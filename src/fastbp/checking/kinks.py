@@ -128,13 +128,17 @@ def out_of_reach(setting: Setting, lines: list[Line]) -> np.ndarray:
     return np.asarray(np.max(np.abs(np.array(nearby.limits) - setting.gradient), axis=0) <= 3 * nearby.unit())
 
 
-def same_error_nearby(setting: Setting, line: Line, estimate: Estimate) -> bool:
-    """Is the user's gradient off by the same along ``line`` at points all around w0?  Then no kink explains it."""
+def same_error_nearby(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
+    """Is the user's gradient off by the same along ``line`` at points all around w0?  Then no kink explains it.
+
+    None if it is not, but noise asks for points so far away that this says little.
+    """
     size = abs(estimate.value)
     h = SAFETY * line.noise / (0.03 * size) if size else math.inf
     delta = max(16 * h, shortest_distance(setting, [line]))
+    no = None if delta == 16 * h else False
     if delta > FARTHEST:
-        return False
+        return no
     for _ in range(2):
         offset = setting.random_direction(slice(0, setting.scale.size))
         for sign in (1, -1):
@@ -147,7 +151,7 @@ def same_error_nearby(setting: Setting, line: Line, estimate: Estimate) -> bool:
             there = probe.solve(delta / 16, size / 20)
             there = probe.thicken() if there.bar > size / 8 else there
             if not (there.bar <= size / 4 and abs(there.value - estimate.value) <= size / 2):
-                return False
+                return no
     return True
 
 
