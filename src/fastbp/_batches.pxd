@@ -24,9 +24,9 @@ cdef struct Batches:
 
 cdef inline bint read_pass(
     Batches *b, const Net *net, np.ndarray parameters, object X, object Y, object sample_weight, object order,
-    Py_ssize_t begin, Py_ssize_t batch_size, np.ndarray gradient, bint mean, object dropout, uint64_t key,
+    Py_ssize_t begin, Py_ssize_t batch_size, bint mean, object dropout, uint64_t key,
 ) noexcept:
-    """What all batches of a pass share; False if an argument is not as needed.
+    """What all batches of a pass share but the gradient; False if an argument is not as needed.
 
     Whoever begins a pass has checked what Y and sample_weight hold.  It takes many calls, and if each looked at all of
     them and of the order first, long passes would take much longer: what is an index is checked where it is used.
@@ -34,7 +34,6 @@ cdef inline bint read_pass(
     if not point_at(&b.whole, net, X, Y, sample_weight):
         return False
     b.whole.parameters = <const real *> np.PyArray_DATA(parameters)
-    b.whole.gradient = <real *> np.PyArray_DATA(gradient)
     b.mean = mean
     b.penalty = 0
     b.key = key

@@ -37,6 +37,8 @@ cdef extern from "simd.h" nogil:
     vint vseti(lane x) noexcept
     real vlane(vreal x, int i) noexcept
     real real_sqrt(real x) noexcept
+    vreal vsqrt(vreal x) noexcept
+    vreal vquotient(vreal a, vreal b) noexcept
     void prefetch_line(const real *p) noexcept
     void prefetch_to_write(const real *p) noexcept
     void write_back(real *p) noexcept
