@@ -38,7 +38,8 @@ def dense_forward(np.ndarray X, np.ndarray W, np.ndarray b, int activation, np.n
         raise MemoryError
     with nogil:
         block = packed + size
-        pack_weights(<const real *> np.PyArray_DATA(W), <const real *> np.PyArray_DATA(b), fan_in, fan_out, packed)
+        pack_weights(<const real *> np.PyArray_DATA(W), <const real *> np.PyArray_DATA(b), fan_in, fan_out, 0, fan_in,
+                     packed)
         w.packed = packed
         w.fan_in = fan_in
         w.fan_out = fan_out
@@ -95,7 +96,7 @@ def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int 
         raise MemoryError
     with nogil:
         a = packed + size
-        pack_weights_transposed(<const real *> np.PyArray_DATA(W), fan_in, fan_out, packed)
+        pack_weights_transposed(<const real *> np.PyArray_DATA(W), fan_in, fan_out, 0, vectors(fan_in), packed)
         w.transposed = packed
         w.fan_in = fan_in
         w.fan_out = fan_out

@@ -64,9 +64,10 @@ cdef inline Py_ssize_t packed_size(Py_ssize_t depth, Py_ssize_t columns) noexcep
 
 
 cdef inline void pack_weights(
-    const real *w, const real *bias, Py_ssize_t fan_in, Py_ssize_t fan_out, real *packed,
+    const real *w, const real *bias, Py_ssize_t fan_in, Py_ssize_t fan_out, Py_ssize_t begin, Py_ssize_t end,
+    real *packed,
 ) noexcept nogil:
-    """Panels of [b; W]: the bias is the row before the first of each panel.
+    """Rows begin..end of W in the panels of [b; W], and with the first of them the bias, the row before.
 
     packed  OUT  packed_size(fan_in + 1, fan_out) numbers
     """
@@ -74,21 +75,28 @@ cdef inline void pack_weights(
     cdef int V
     while column < fan_out:
         V = next_panel(vectors(fan_out - column))
-        pack_panel(bias + column, 0, 1, fan_out - column, V, packed)
-        pack_panel(w + column, fan_out, fan_in, fan_out - column, V, packed + V * VL)
+        if begin == 0:
+            pack_panel(bias + column, 0, 1, fan_out - column, V, packed)
+        pack_panel(w + begin * fan_out + column, fan_out, end - begin, fan_out - column, V,
+                   packed + (begin + 1) * V * VL)
         packed += (fan_in + 1) * V * VL
         column += V * VL
 
 
 cdef inline void pack_weights_transposed(
-    const real *w, Py_ssize_t fan_in, Py_ssize_t fan_out, real *packed,
+    const real *w, Py_ssize_t fan_in, Py_ssize_t fan_out, Py_ssize_t begin, Py_ssize_t end, real *packed,
 ) noexcept nogil:
-    """Panels of W^T.  packed  OUT  packed_size(fan_out, fan_in) numbers"""
-    cdef Py_ssize_t column = 0
+    """Vectors begin..end, VL rows of W each, of the rows of W^T, in its panels.
+
+    packed  OUT  packed_size(fan_out, fan_in) numbers
+    """
+    cdef Py_ssize_t column = 0, here
     cdef int V
     while column < fan_in:
         V = next_panel(vectors(fan_in - column))
-        pack_transposed(w + column * fan_out, fan_out, fan_in - column, fan_out, V, packed)
+        here = column // VL
+        pack_transposed(w + column * fan_out, fan_out, fan_in - column, fan_out, V, <int> max(0, min(V, begin - here)),
+                        <int> max(0, min(V, end - here)), packed)
         packed += fan_out * V * VL
         column += V * VL
 
