@@ -226,7 +226,7 @@ cdef inline void weight_gradient(
     cdef real *c
     # Rows of dz and x are cache lines and pages apart: a copy of what is needed of them pays if enough tiles read it.
     cdef bint copy = rows >= 128 and end - begin >= 48
-    cdef bint far = panel_rows * fan_out * <Py_ssize_t> sizeof(real) > 512 * 1024   # not in the second-level cache
+    cdef bint far = panel_rows * fan_out * <Py_ssize_t> sizeof(real) > SECOND_CACHE // 2
     cdef bint copy_x = copy and fan_out >= 4 * TILE_VECTORS * VL and ldx * <Py_ssize_t> sizeof(real) >= 2048
     for k in range(blocks):
         row = rows * k // blocks

@@ -18,6 +18,8 @@ cdef extern from "simd.h" nogil:
         LINE            # numbers in a cache line
         TILE_VECTORS
         DEPTH_BLOCK
+        ROW_BLOCK
+        SECOND_CACHE    # bytes
         TILE_ROWS_1
         TILE_ROWS_2
         TILE_ROWS_3

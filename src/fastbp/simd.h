@@ -72,17 +72,24 @@ typedef real vreal_anywhere;
 #define VL FASTBP_LANES
 
 /* The micro-kernel's tile: at most TILE_ROWS[v] rows of v vectors, so that accumulators, one row of B and a
- * broadcast fit the registers (16, or 32 with AVX-512).  DEPTH_BLOCK rows of B pass by at a time: they fit the first
- * cache, or with tiles as large as AVX-512's, which ask for them more slowly, the second. */
+ * broadcast fit the registers (16, or 32 with AVX-512).
+ *
+ * Of wide layers, DEPTH_BLOCK rows of B pass by ROW_BLOCK rows of A at a time.  A panel of B stays in the first-level
+ * cache, or with AVX-512, whose tiles ask for it at half the rate, in the second.  That has 1 MB or more where there is
+ * AVX-512, and elsewhere often half of it. */
 #if FASTBP_VECTOR_BYTES == 64
 #define TILE_VECTORS 3
 #define DEPTH_BLOCK 512
+#define ROW_BLOCK 128
+#define SECOND_CACHE (1024 * 1024)
 #define TILE_ROWS_1 12
 #define TILE_ROWS_2 12
 #define TILE_ROWS_3 8
 #else
 #define TILE_VECTORS 3
-#define DEPTH_BLOCK 256
+#define DEPTH_BLOCK 192
+#define ROW_BLOCK 96
+#define SECOND_CACHE (512 * 1024)
 #define TILE_ROWS_1 12
 #define TILE_ROWS_2 6
 #define TILE_ROWS_3 4
