@@ -2,6 +2,7 @@
 
     python bench/training.py              all cases, five seeds each
     python bench/training.py --quick      two small cases, two seeds
+    python bench/training.py --epochs     only epochs of net.fit against their steps
     python bench/training.py --save       all; kept in bench/results as training-<kind of machine>.json
 
 As in run.py, everyone has two threads and a process of its own, and all wait while one works. Before a case is timed,
@@ -130,6 +131,17 @@ def epoch_against_steps(rows: int, sizes: tuple[int, ...], batch: int, dtype: st
 EPOCHS_AT_ONCE = 3
 
 
+def measure_epochs(worker: Worker, shapes: Any) -> list[dict[str, Any]]:
+    """Have one learner time an epoch of each shape against its steps."""
+    return [
+        {
+            "name": f"{shape[0]:,} x {'-'.join(map(str, shape[1]))} {shape[3]}, batch {shape[2]}",
+            "seconds": worker.ask("epoch", shape),
+        }
+        for shape in shapes
+    ]
+
+
 def one_row(learner: Any, X: Any, y: Any) -> float:
     """Time partial_fit of one row, in seconds: the best block of calls."""
     import numpy as np
@@ -217,17 +229,24 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each case (default 5)")
     parser.add_argument("--case", action="append", help="only those whose name contains this")
     parser.add_argument("--quick", action="store_true", help="two small cases, two seeds")
+    parser.add_argument("--epochs", action="store_true", help="only epochs of net.fit against their steps")
     parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
     parser.add_argument("--output", type=Path, help="write the result here")
     options = parser.parse_args()
-    if options.save and (options.case or options.quick):
-        parser.error("--save keeps whole results only: without --case and --quick")
+    if options.save and (options.case or options.quick or options.epochs):
+        parser.error("--save keeps whole results only: without --case, --quick and --epochs")
     _tidy_environment(options.threads)
 
     import training_table as table
     from learners import LEARNERS, PACKAGES, PEERS
     from training_cases import CASES, EPOCHS, QUICK, Absent, fashion_folder
 
+    if options.epochs:
+        worker = Worker("fastbp", options.threads, serve)
+        measured = measure_epochs(worker, EPOCHS)
+        worker.end()
+        print(table.epochs({"machine": machine(options.threads), "training": [], "epochs": measured, "row": {}}))
+        return 0
     cases = list(QUICK if options.quick else CASES)
     if options.case:
         cases = [case for case in cases if any(part in case.name for part in options.case)]
@@ -255,9 +274,7 @@ def main() -> int:
     if not options.case:
         by_name = {worker.name: worker for worker in workers}
         try:
-            for shape in EPOCHS:
-                name = f"{shape[0]:,} x {'-'.join(map(str, shape[1]))} {shape[3]}, batch {shape[2]}"
-                result["epochs"].append({"name": name, "seconds": by_name["fastbp"].ask("epoch", shape)})
+            result["epochs"] = measure_epochs(by_name["fastbp"], EPOCHS)
             result["row"] = {name: by_name[name].ask("row", CASES[0]) for name in ("fastbp.sklearn", "scikit-learn")}
         except RuntimeError as error:
             print(f"    {error}", file=sys.stderr)

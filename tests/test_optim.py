@@ -343,3 +343,20 @@ def test_a_step_is_the_same_from_a_checkpoint_as_without(isa, dtype):
         if k >= 25:
             other.step(twin, g[k])
             np.testing.assert_array_equal(twin.parameters, net.parameters)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "RMSprop"])
+def test_numbers_that_are_too_large_do_what_they_do_in_torch(name):
+    """`Optimizer.step` says what: nan stays nan, an infinite mean of squares stops its parameter alone."""
+    torch = pytest.importorskip("torch")
+    parameter = torch.nn.Parameter(torch.ones(4))
+    theirs = getattr(torch.optim, name)([parameter], lr=0.1, weight_decay=0)
+    net, ours = fastbp.MLP([3, 1], dtype=np.float32), getattr(fastbp, name)(0.1, weight_decay=0)
+    net.parameters[:] = 1
+    for g in ([1e20, 1e22, np.nan, 1], [1, 1, 1, 1], [1, 1, 1, 1]):
+        parameter.grad = torch.tensor(np.float32(g))
+        theirs.step()
+        ours.step(net, np.float32(g))
+    np.testing.assert_allclose(net.parameters, parameter.detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert net.parameters[1] == 1
+    assert np.isnan(net.parameters[2])

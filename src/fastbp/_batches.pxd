@@ -1,6 +1,6 @@
 """The batches of a pass over all rows: a step each, without the GIL."""
 cimport numpy as np
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fastbp._simd cimport *
 from fastbp._dropout cimport mixed64
@@ -14,7 +14,7 @@ from fastbp._arrays cimport plain, point_at
 
 cdef struct Batches:
     Step whole              # x and targets are those of all rows
-    const int64_t *order    # of rows, or NULL
+    const uint32_t *order   # of rows, or NULL
     Py_ssize_t known        # where all before in the order has been checked
     Py_ssize_t end, size    # of the pass, of a batch
     bint mean
@@ -40,10 +40,12 @@ cdef inline bint read_pass(
     b.order = NULL
     b.end = b.whole.rows
     if order is not None:
-        b.order = <const int64_t *> plain(order, np.NPY_INT64, 1, -1, 0, False)
+        b.order = <const uint32_t *> plain(order, np.NPY_UINT32, 1, -1, 0, False)
         if b.order == NULL:
             return False
         b.end = np.PyArray_DIMS(order)[0]
+    elif b.whole.targets.bytes != NULL:
+        return False
     b.size = batch_size
     if dropout is not None:
         b.whole.dropout.rates = <const double *> plain(dropout, np.NPY_FLOAT64, 1, net.n_layers - 1, 0, False)

@@ -7,9 +7,10 @@ calls again.  Nothing is written before all is checked.
 """
 cimport cython
 cimport numpy as np
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.math cimport log
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastbp._simd cimport *

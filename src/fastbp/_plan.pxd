@@ -49,6 +49,7 @@ cdef struct Plan:
     Py_ssize_t slab_rows, n_slabs   # by phases
     bint pack_dz                    # once, for all tasks of a layer's dW
     Py_ssize_t block_rows
+    Py_ssize_t asked_rows           # rows of the next block that are asked for at a time, on the way forward and back
     Py_ssize_t n_losses             # chunks, or blocks of all slabs
     # sizes and places in a workspace, in numbers
     Py_ssize_t region_size, n_regions, scratch_size, gradient_size
@@ -166,6 +167,7 @@ cdef inline void make_plan(
         plan.region_size = in_lines(plan.slab_rows * row_size)
         plan.n_losses = plan.n_slabs * blocks_of(plan.slab_rows, plan.block_rows) if mode == TRAIN else 0
         plan.gradient_size = 0
+    plan.asked_rows = (plan.block_rows + 2 * net.n_layers - 2) // (2 * net.n_layers - 1)
     here = plan.block_rows if plan.by_chunks else plan.slab_rows
     plan.scratch_size = in_lines(max(max(gradient_scratch(here, GRADIENT_ROWS), plan.block_rows * TILE_VECTORS * VL),
                                      SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))

@@ -41,7 +41,7 @@ cdef extern from "simd.h" nogil:
     real real_sqrt(real x) noexcept
     vreal vsqrt(vreal x) noexcept
     vreal vquotient(vreal a, vreal b) noexcept
-    void prefetch_line(const real *p) noexcept
+    void prefetch_line(const void *p) noexcept
     void prefetch_to_write(const real *p) noexcept
     void write_back(real *p) noexcept
 

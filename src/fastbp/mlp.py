@@ -141,6 +141,11 @@ class MLP(Evaluation):
         ValueError, TypeError
             If an argument is not as described; the parameters are as before then.
 
+        Notes
+        -----
+        The step is taken whatever the loss and its gradient are; `Optimizer.step` says what becomes of numbers that are
+        too large.  `fit` stops before a step along numbers that are not finite, and can clip them (``max_norm``).
+
         Examples
         --------
         >>> import fastbp

@@ -92,6 +92,12 @@ class Optimizer:
         ValueError, TypeError
             If grad has another shape or is not of real numbers, or the optimizer belongs to another network.
 
+        Notes
+        -----
+        What the numbers are is not looked at: a nan in grad makes its parameter nan, and with RMSprop, Adam and AdamW
+        one that is too large for the mean of squares (beyond about 1e20 in single precision) makes its parameter stand
+        still from then on.  PyTorch does the same.  `MLP.fit` stops before such a step, with an error.
+
         Examples
         --------
         >>> import numpy as np, fastbp
