@@ -3,7 +3,8 @@
     python bench/training.py              all cases, five seeds each
     python bench/training.py --quick      two small cases, two seeds
     python bench/training.py --epochs     only epochs of net.fit against their steps
-    python bench/training.py --save       all; kept in bench/results as training-<kind of machine>.json
+    python bench/training.py --save       all; kept in bench/results as training-<kind of machine>.json; with --epochs
+                                          these alone are renewed in it
 
 As in run.py, everyone has two threads and a process of its own, and all wait while one works. Before a case is timed,
 everyone trains for two epochs, on 2000 rows at most, without shuffling: from the same parameters that must lead to the
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -233,8 +235,8 @@ def main() -> int:
     parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
     parser.add_argument("--output", type=Path, help="write the result here")
     options = parser.parse_args()
-    if options.save and (options.case or options.quick or options.epochs):
-        parser.error("--save keeps whole results only: without --case, --quick and --epochs")
+    if options.save and (options.case or options.quick):
+        parser.error("--save keeps whole results only: without --case and --quick")
     _tidy_environment(options.threads)
 
     import training_table as table
@@ -245,7 +247,12 @@ def main() -> int:
         worker = Worker("fastbp", options.threads, serve)
         measured = measure_epochs(worker, EPOCHS)
         worker.end()
-        print(table.epochs({"machine": machine(options.threads), "training": [], "epochs": measured, "row": {}}))
+        about = machine(options.threads)
+        result: dict[str, Any] = {"machine": about, "training": [], "epochs": measured, "row": {}}
+        print(table.epochs(result))
+        kept = RESULTS / f"training-{about['kind']}.json"
+        if options.save:
+            save(json.loads(kept.read_text(encoding="utf-8")) | {"epochs": measured}, kept)
         return 0
     cases = list(QUICK if options.quick else CASES)
     if options.case:
@@ -264,7 +271,7 @@ def main() -> int:
     print(f"not installed, skipped: {', '.join(set(LEARNERS) - set(order))}\n" if len(order) < len(LEARNERS) else "")
 
     about = machine(options.threads)
-    result: dict[str, Any] = {"machine": about, "training": [], "epochs": [], "row": {}}
+    result = {"machine": about, "training": [], "epochs": [], "row": {}}
     workers = [Worker(name, options.threads, serve) for name in order]
     print(table.header(result), flush=True)
     for case in cases:
