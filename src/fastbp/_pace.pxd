@@ -18,7 +18,8 @@ cdef extern from *:
     double omp_get_wtime() nogil
 
 cdef enum:
-    PAUSE = 24              # times as long on one thread as was lost by trying all
+    FIRST_PAUSE = 4         # times as long on one thread as was lost by trying all; it may have been a chance event
+    PAUSE = 24              # the same where that follows another such pause
     LONGEST_TRY = 8         # milliseconds lost: two or three ticks of a scheduler that moves a thread to an idle core
 
 cdef struct Pace:           # of the steps of one shape in one workspace, say; all zero at first
@@ -45,7 +46,7 @@ cdef inline void keep_pace(Pace *pace, int threads, double begin, double end) no
         pace.slow += 1
         pace.lost += seconds - pace.alone
         if pace.slow >= 3 and pace.lost > pace.allowed:
-            pace.alone_until = end + PAUSE * pace.lost
+            pace.alone_until = end + (PAUSE if pace.allowed > 0 else FIRST_PAUSE) * pace.lost
             pace.allowed = min(1e-3 * LONGEST_TRY, 2 * pace.lost)
             pace.slow = 0
             pace.lost = 0
