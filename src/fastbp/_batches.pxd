@@ -6,11 +6,14 @@ from fastbp._simd cimport *
 from fastbp._dropout cimport mixed64
 from fastbp._update cimport Optimizer, next_update
 from fastbp._plan cimport *
-from fastbp._gather cimport rows_in_range
+from fastbp._gather cimport ask_for_item, rows_in_range
 from fastbp._blocks cimport NO_SUCH_ROW, Step, targets_of
 from fastbp._pace cimport omp_get_wtime, run_at_pace
 from fastbp._workspace cimport Workspace, work_in
 from fastbp._arrays cimport plain, point_at
+
+cdef enum:
+    ORDER_AHEAD = 4096      # entries that are asked for before the step that comes to them
 
 cdef struct Batches:
     Step whole              # x and targets are those of all rows
@@ -61,6 +64,8 @@ cdef inline bint check_order(Batches *b, Py_ssize_t begin) noexcept nogil:
     if b.order != NULL and not rows_in_range(b.order + b.known, end - b.known, b.whole.rows):
         return False
     b.known = end
+    if b.order != NULL:
+        ask_for_item(<const char *> (b.order + end), sizeof(uint32_t) * min(b.end - end, min(b.size, ORDER_AHEAD)))
     return True
 
 
