@@ -204,6 +204,33 @@ cdef inline Py_ssize_t gradient_scratch(Py_ssize_t rows, Py_ssize_t dw_rows) noe
     return min(rows, DEPTH_BLOCK) * (TILE_VECTORS * VL + dw_rows + LINE)
 
 
+cdef inline bint narrow_enough(
+    Py_ssize_t rows, Py_ssize_t n, Py_ssize_t fan_out, Py_ssize_t readable,
+) noexcept nogil:
+    """Whether n rows of dW are cheaper made as columns of its transpose: of fan_out lanes most may be idle."""
+    cdef Py_ssize_t saved = n * vectors(fan_out) - fan_out * vectors(n)     # multiply-adds of vectors, a row of the batch
+    return rows >= 16 and fan_out <= 16 and vectors(n) * VL <= readable and saved * rows > 4 * n * fan_out
+
+
+cdef inline separate_void narrow_weight_gradient(
+    Py_ssize_t rows, Py_ssize_t n, Py_ssize_t fan_out, const real *x, Py_ssize_t ldx, const real *dz, Py_ssize_t ldz,
+    real *dw, bint add, real *scratch,
+) noexcept nogil:
+    """n rows of dW by way of dW^T = dz^T x; the sums are the same to the bit.
+
+    scratch  OUT  fan_out * vectors(n) * VL numbers
+    """
+    cdef Py_ssize_t column = 0, ld = vectors(n) * VL, i, j
+    cdef int V
+    while column < n:
+        V = next_panel(vectors(n - column))
+        multiply_panel(V, True, fan_out, rows, dz, ldz, x + column, ldx, scratch + column, ld, NULL, 0, VL, NULL)
+        column += V * VL
+    for i in range(n):
+        for j in range(fan_out):
+            dw[i * fan_out + j] = scratch[j * ld + i] + dw[i * fan_out + j] if add else scratch[j * ld + i]
+
+
 cdef inline void weight_gradient(
     Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t fan_out, const real *x, Py_ssize_t ldx,
     const real *dz, Py_ssize_t ldz, const real *panels, Py_ssize_t panel_rows, real *dw, bint add, real *scratch,
@@ -228,11 +255,16 @@ cdef inline void weight_gradient(
     cdef bint copy = rows >= 128 and end - begin >= 48
     cdef bint far = panel_rows * fan_out * <Py_ssize_t> sizeof(real) > SECOND_CACHE // 2
     cdef bint copy_x = copy and fan_out >= 4 * TILE_VECTORS * VL and ldx * <Py_ssize_t> sizeof(real) >= 2048
+    cdef bint narrow = scratch != NULL and narrow_enough(rows, end - begin, fan_out, ldx - begin)
     for k in range(blocks):
         row = rows * k // blocks
         depth = rows * (k + 1) // blocks - row
         a = x + row * ldx + begin
         lda = ldx
+        if narrow:
+            narrow_weight_gradient(depth, end - begin, fan_out, a, ldx, dz + row * ldz, ldz, dw + begin * fan_out,
+                                   add or k > 0, scratch)
+            continue
         if copy_x:
             lda = end - begin + LINE
             x_copy = scratch + depth * TILE_VECTORS * VL
