@@ -208,7 +208,7 @@ cdef inline bint narrow_enough(
     Py_ssize_t rows, Py_ssize_t n, Py_ssize_t fan_out, Py_ssize_t readable,
 ) noexcept nogil:
     """Whether n rows of dW are cheaper made as columns of its transpose: of fan_out lanes most may be idle."""
-    cdef Py_ssize_t saved = n * vectors(fan_out) - fan_out * vectors(n)     # multiply-adds of vectors, a row of the batch
+    cdef Py_ssize_t saved = n * vectors(fan_out) - fan_out * vectors(n)     # vectors' multiply-adds, for each row
     return rows >= 16 and fan_out <= 16 and vectors(n) * VL <= readable and saved * rows > 4 * n * fan_out
 
 
