@@ -2,7 +2,9 @@
 
     python bench/training.py              all cases, five seeds each
     python bench/training.py --quick      two small cases, two seeds
-    python bench/training.py --save       all; kept in bench/results as training-<kind of machine>.json
+    python bench/training.py --epochs     only epochs of net.fit against their steps
+    python bench/training.py --save       all; kept in bench/results as training-<kind of machine>.json; with --epochs
+                                          these alone are renewed in it
 
 As in run.py, everyone has two threads and a process of its own, and all wait while one works. Before a case is timed,
 everyone trains for two epochs, on 2000 rows at most, without shuffling: from the same parameters that must lead to the
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -130,6 +133,17 @@ def epoch_against_steps(rows: int, sizes: tuple[int, ...], batch: int, dtype: st
 EPOCHS_AT_ONCE = 3
 
 
+def measure_epochs(worker: Worker, shapes: Any) -> list[dict[str, Any]]:
+    """Have one learner time an epoch of each shape against its steps."""
+    return [
+        {
+            "name": f"{shape[0]:,} x {'-'.join(map(str, shape[1]))} {shape[3]}, batch {shape[2]}",
+            "seconds": worker.ask("epoch", shape),
+        }
+        for shape in shapes
+    ]
+
+
 def one_row(learner: Any, X: Any, y: Any) -> float:
     """Time partial_fit of one row, in seconds: the best block of calls."""
     import numpy as np
@@ -217,6 +231,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each case (default 5)")
     parser.add_argument("--case", action="append", help="only those whose name contains this")
     parser.add_argument("--quick", action="store_true", help="two small cases, two seeds")
+    parser.add_argument("--epochs", action="store_true", help="only epochs of net.fit against their steps")
     parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
     parser.add_argument("--output", type=Path, help="write the result here")
     options = parser.parse_args()
@@ -228,6 +243,17 @@ def main() -> int:
     from learners import LEARNERS, PACKAGES, PEERS
     from training_cases import CASES, EPOCHS, QUICK, Absent, fashion_folder
 
+    if options.epochs:
+        worker = Worker("fastbp", options.threads, serve)
+        measured = measure_epochs(worker, EPOCHS)
+        worker.end()
+        about = machine(options.threads)
+        result: dict[str, Any] = {"machine": about, "training": [], "epochs": measured, "row": {}}
+        print(table.epochs(result))
+        kept = RESULTS / f"training-{about['kind']}.json"
+        if options.save:
+            save(json.loads(kept.read_text(encoding="utf-8")) | {"epochs": measured}, kept)
+        return 0
     cases = list(QUICK if options.quick else CASES)
     if options.case:
         cases = [case for case in cases if any(part in case.name for part in options.case)]
@@ -245,7 +271,7 @@ def main() -> int:
     print(f"not installed, skipped: {', '.join(set(LEARNERS) - set(order))}\n" if len(order) < len(LEARNERS) else "")
 
     about = machine(options.threads)
-    result: dict[str, Any] = {"machine": about, "training": [], "epochs": [], "row": {}}
+    result = {"machine": about, "training": [], "epochs": [], "row": {}}
     workers = [Worker(name, options.threads, serve) for name in order]
     print(table.header(result), flush=True)
     for case in cases:
@@ -255,9 +281,7 @@ def main() -> int:
     if not options.case:
         by_name = {worker.name: worker for worker in workers}
         try:
-            for shape in EPOCHS:
-                name = f"{shape[0]:,} x {'-'.join(map(str, shape[1]))} {shape[3]}, batch {shape[2]}"
-                result["epochs"].append({"name": name, "seconds": by_name["fastbp"].ask("epoch", shape)})
+            result["epochs"] = measure_epochs(by_name["fastbp"], EPOCHS)
             result["row"] = {name: by_name[name].ask("row", CASES[0]) for name in ("fastbp.sklearn", "scikit-learn")}
         except RuntimeError as error:
             print(f"    {error}", file=sys.stderr)

@@ -224,11 +224,11 @@ def value_and_grad(
     return float(value @ w), grad
 
 
-def sfc64(words):
-    """A function that gives the random numbers which three words stand for, from NumPy's own SFC64."""
+def sfc64(words, stream=0):
+    """A function that gives the random numbers which three words and a stream stand for, from NumPy's own SFC64."""
     bits = np.random.SFC64()
     state = bits.state
-    state["state"]["state"] = np.array([*words, 1], np.uint64)
+    state["state"]["state"] = np.array([words[0], words[1], (int(words[2]) + stream) % 2**64, 1], np.uint64)
     bits.state = state
     bits.random_raw(12)
     return lambda: int(bits.random_raw())
@@ -256,13 +256,16 @@ def shuffled(rows, words):
     return np.array(rows, np.int64)
 
 
-def dealt_and_shuffled(rows, words, piles):
-    """Each row to the pile that one byte of a random number says, then the piles one after the other."""
-    number = sfc64(words)
-    digits = np.array([number() for _ in range(-(-len(rows) // 8))], "<u8").view(np.uint8)[: len(rows)]
+def dealt_and_shuffled(rows, words, piles, shares):
+    """Each row to the pile that one byte of a random number says, share by share; then each pile by itself."""
+    digits = []
+    for share, part in enumerate(np.array_split(rows, shares)):
+        number = sfc64(words, 1 + share)
+        digits.append(np.array([number() for _ in range(-(-len(part) // 8))], "<u8").view(np.uint8)[: len(part)])
+    digits = np.concatenate(digits)
     result = []
     for pile in range(piles):
         part = rows[digits == pile].tolist()
-        shuffle_list(part, number)
+        shuffle_list(part, sfc64(words, 1 + shares + pile))
         result += part
     return np.array(result, np.int64)

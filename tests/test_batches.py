@@ -89,7 +89,7 @@ def test_steps_are_those_taken_one_by_one(shape, dtype, shuffled, weighted):
     rng = np.random.default_rng(3)
     X, Y = rng.normal(size=(rows, sizes[0])).astype(dtype), rng.normal(size=(rows, sizes[-1])).astype(dtype)
     sample_weight = rng.uniform(0.5, 2, rows) if weighted else None
-    order = rng.permutation(rows)[: rows - 3] if shuffled else np.arange(rows)
+    order = rng.permutation(rows)[: rows - 3].astype(np.uint32) if shuffled else np.arange(rows)
     nets = [fastbp.MLP(sizes, activation="tanh", dtype=dtype, rng=1) for _ in range(2)]
     losses = np.full(math.ceil(len(order) / batch_size), np.nan)
     settings = {"penalty": 0.3, "max_norm": 1.5}
@@ -109,15 +109,17 @@ def test_steps_are_those_taken_one_by_one(shape, dtype, shuffled, weighted):
 @pytest.mark.usefixtures("isa")
 def test_labels_and_targets_are_gathered():
     rng = np.random.default_rng(0)
-    X, labels, order = rng.normal(size=(150, 6)), rng.integers(0, 4, 150), rng.permutation(150)
+    X, labels, order = rng.normal(size=(150, 6)), rng.integers(0, 4, 150), rng.permutation(150).astype(np.uint32)
     results = []
-    for Y in (labels, np.eye(4)[labels]):
+    for Y in (labels, labels.astype(np.uint8), np.eye(4)[labels]):
         net = fastbp.MLP([6, 10, 4], output_activation="softmax", loss="cross_entropy", rng=0)
         losses = np.zeros(3)
         net._run_batches(X, Y, None, fastbp.Adam(), order, 0, 64, losses, seconds=100)
         results.append((losses, net.parameters))
-    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-14)
-    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-12)
+    for from_labels, from_bytes in zip(results[0], results[1], strict=True):
+        np.testing.assert_array_equal(from_labels, from_bytes)
+    np.testing.assert_allclose(results[0][0], results[2][0], rtol=1e-14)
+    np.testing.assert_allclose(results[0][1], results[2][1], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("sizes", "rows"), [([6, 40, 17, 2], 70), ([40, 250, 190, 2], 230)])
@@ -125,7 +127,7 @@ def test_labels_and_targets_are_gathered():
 def test_dropout_is_exact_for_its_mask(sizes, rows, dtype):
     rng = np.random.default_rng(5)
     X, Y = rng.normal(size=(rows, sizes[0])).astype(dtype), rng.normal(size=(rows, sizes[-1])).astype(dtype)
-    order = rng.permutation(rows)
+    order = rng.permutation(rows).astype(np.uint32)
     net = fastbp.MLP(sizes, activation="tanh", dtype=dtype, rng=1)
     net.biases[0][:] = 0.1
     rates = (0.25, 0.6)
@@ -191,7 +193,8 @@ def test_gradients_whose_squares_leave_the_range_are_clipped(exponent, dtype):
 def test_same_bits_for_any_number_of_threads(threads, monkeypatch):
     rng = np.random.default_rng(0)
     for sizes in ([20, 100, 10], [200, 256, 10]):
-        X, Y, order = rng.normal(size=(700, sizes[0])), rng.normal(size=(700, 10)), rng.permutation(700)
+        X, Y = rng.normal(size=(700, sizes[0])), rng.normal(size=(700, 10))
+        order = rng.permutation(700).astype(np.uint32)
         results = []
         for n in (1, threads):
             fastbp.set_num_threads(n)
@@ -243,19 +246,23 @@ def test_squares_that_overflow_in_the_optimizer_are_no_step(dtype, optimizer):
 def test_labels_that_are_no_longer_classes_are_no_step(shuffled, sizes):
     rng = np.random.default_rng(0)
     X, labels = rng.normal(size=(90, sizes[0])), rng.integers(3, size=90)
-    order = rng.permutation(90) if shuffled else None
+    order = rng.permutation(90).astype(np.uint32) if shuffled else None
     net = fastbp.MLP(sizes, output_activation="softmax", loss="cross_entropy", rng=0)
     labels[order[50] if shuffled else 50] = 2**40
     assert net._run_batches(X, labels, None, fastbp.SGD(), order, 0, 20, np.zeros(5), seconds=100) == (40, "loss")
     assert not np.isfinite(net._batch_gradient(X, labels, None, order, 45, 20, np.empty(net.n_parameters)))
     labels[order[50] if shuffled else 50] = -1
     assert net._run_batches(X, labels, None, fastbp.SGD(), order, 0, 20, np.zeros(5), seconds=100) == (40, "loss")
+    if shuffled:
+        few = rng.integers(3, size=90).astype(np.uint8)
+        few[order[50]] = 3
+        assert net._run_batches(X, few, None, fastbp.SGD(), order, 0, 20, np.zeros(5), seconds=100) == (40, "loss")
 
 
-@pytest.mark.parametrize("bad", [-1, 100, 2**62])
+@pytest.mark.parametrize("bad", [100, 2**31, 2**32 - 1])
 def test_an_order_is_refused_before_it_leads_out_of_x(bad):
     rng = np.random.default_rng(0)
-    X, Y, order = rng.normal(size=(100, 3)), rng.normal(size=(100, 1)), rng.permutation(100)
+    X, Y, order = rng.normal(size=(100, 3)), rng.normal(size=(100, 1)), rng.permutation(100).astype(np.uint32)
     order[77] = bad
     net, sgd = fastbp.MLP([3, 1], rng=0), fastbp.SGD()
     with pytest.raises(ValueError, match="order"):
@@ -266,8 +273,8 @@ def test_an_order_is_refused_before_it_leads_out_of_x(bad):
     assert np.isfinite(net._batch_gradient(X, Y, None, order, 80, 10, np.empty(4)))
 
 
-@pytest.mark.parametrize("order", [[0, 5], [-1, 2], [0.0, 1.0], []])
-def test_an_order_out_of_range_is_refused(order):
+@pytest.mark.parametrize("order", [np.uint32([0, 5]), np.uint32([]), [0, 1], [0.0, 1.0]])
+def test_an_order_out_of_range_or_of_another_dtype_is_refused(order):
     net = fastbp.MLP([2, 1], rng=0)
     with pytest.raises(ValueError, match="order"):
         net._run_batches(np.ones((5, 2)), np.ones((5, 1)), None, fastbp.SGD(), np.array(order), 0, 2, np.zeros(3))

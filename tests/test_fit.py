@@ -349,7 +349,7 @@ def test_ctrl_c_is_obeyed_soon_and_after_whole_steps(long):
     again, order_of = make((20, 100, 1)), np.random.default_rng(0)
     done, theirs = 0, fastbp.Adam()
     while done < history.n_steps:
-        order = fastbp.permutation(rows, order_of)
+        order = fastbp.permutation(rows, order_of).astype(np.uint32)
         here = min(rows, 32 * (history.n_steps - done))
         end, _ = again._run_batches(*data, None, theirs, order[:here], 0, 32, np.empty(-(-here // 32)), seconds=60)
         assert end == here
@@ -461,6 +461,23 @@ def test_a_large_array_is_never_copied_whole(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4e6
+
+
+def test_more_rows_than_indices_count_are_taken_in_pieces(small_pieces, monkeypatch):
+    """As if 32 bits were fewer: the steps are those over the same rows, in the two-stage order of large arrays."""
+    monkeypatch.setattr(_sources, "MOST_ROWS", 49)
+    seen, net = [], make()
+    run = net._run_batches
+
+    def steps(X, Y, weight, optimizer, order, *rest, **options):
+        if rest[0] == 0:
+            seen.append(X[order])
+        return run(X, Y, weight, optimizer, order, *rest, **options)
+
+    monkeypatch.setattr(net, "_run_batches", steps)
+    net.fit(X, T, epochs=1, batch_size=8, rng=0)
+    assert len(seen) > 1
+    assert sorted(map(tuple, np.concatenate(seen))) == sorted(map(tuple, X))
 
 
 def test_bad_targets_on_disk_are_found_before_training(tmp_path, small_pieces):

@@ -231,3 +231,132 @@ def test_eps_before_the_correction(isa, dtype):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g.astype(float) ** 2
         w = w - 0.1 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 0.5)
     np.testing.assert_allclose(net.parameters, w, rtol=1e-5 if dtype == np.float32 else 1e-12, atol=1e-6)
+
+
+# ---- the second step: what was in order at the first is not looked at again in Python --------------------------------
+
+
+def batch(dtype):
+    rng = np.random.default_rng(5)
+    return rng.normal(size=(9, 3)).astype(dtype), rng.normal(size=(9, 2)).astype(dtype)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_changed_setting_counts_from_the_next_train_step(isa, dtype, name):
+    X, Y = batch(dtype)
+    one, other = make(dtype), make(dtype)
+    mine, yours = (getattr(fastbp, name)(learning_rate=0.01) for _ in range(2))
+    for rate, decay in ((0.01, 0.0), (0.1, 0.0), (0.1, 0.5), (0.0, 0.5)):
+        mine.learning_rate = yours.learning_rate = rate
+        mine.weight_decay = yours.weight_decay = decay
+        for _ in range(2):
+            yours.step(other, other.value_and_grad(X, Y)[1])
+            one.train_step(X, Y, mine)
+            np.testing.assert_allclose(one.parameters, other.parameters, rtol=0, atol=TOLERANCE[dtype])
+
+
+def test_a_later_train_step_checks_what_the_first_did(isa, dtype):
+    X, Y = batch(dtype)
+    net, adam = make(dtype), fastbp.Adam()
+    for _ in range(2):
+        net.train_step(X, Y, adam)
+    kept = net.parameters.copy()
+    other = np.float32 if dtype == np.float64 else np.float64
+    for twin in (make(dtype), copy.deepcopy(net), make(other)):
+        before = twin.parameters.copy()
+        with pytest.raises(ValueError, match="optimizer: it belongs"):
+            twin.train_step(X.astype(twin.dtype), Y.astype(twin.dtype), adam)
+        np.testing.assert_array_equal(twin.parameters, before)
+    for wrong in (None, "adam", net, fastbp.Adam):
+        with pytest.raises(TypeError, match="optimizer must be a fastbp optimizer"):
+            net.train_step(X, Y, wrong)
+    net.parameters.flags.writeable = False
+    with pytest.raises(ValueError, match="parameters must be writable"):
+        net.train_step(X, Y, adam)
+    np.testing.assert_array_equal(net.parameters, kept)
+    net.parameters.flags.writeable = True
+    net.train_step(X, Y, adam)
+    assert adam._state_for(net).steps == 3
+    assert (net.parameters != kept).any()
+
+
+def test_optimizers_take_turns_on_a_net(isa, dtype):
+    X, Y = batch(dtype)
+    one, other = make(dtype), make(dtype)
+    mine, yours = ([fastbp.Adam(), fastbp.SGD(0.1, momentum=0.9), fastbp.AdamW()] for _ in range(2))
+    for k in (0, 1, 2, 2, 1, 0, 0):
+        one.train_step(X, Y, mine[k])
+        yours[k].step(other, other.value_and_grad(X, Y)[1])
+        np.testing.assert_allclose(one.parameters, other.parameters, rtol=0, atol=TOLERANCE[dtype])
+
+
+# ---- Adam's arithmetic -----------------------------------------------------------------------------------------------
+
+
+def zeroed(dtype, n=37):
+    net = fastbp.MLP([n - 1, 1], dtype=dtype)
+    net.parameters[:] = 0
+    return net
+
+
+@pytest.mark.parametrize("options", [{}, {"beta1": 0.5, "beta2": 0.9999999, "eps": 1e-3}, {"weight_decay": 0.1}])
+def test_adams_steps_are_accurate_for_gradients_of_any_size(isa, dtype, options):
+    """From parameters of 0 they are all that is seen; a few ULP."""
+    net, adam = zeroed(dtype), fastbp.Adam(learning_rate=1, **options)
+    g = (np.random.default_rng(6).choice([-1, 1], size=37) * 10.0 ** np.linspace(-17, 18, 37)).astype(dtype)
+    adam.step(net, g)
+    exact = {"decoupled": False, "learning_rate": 1, **options}
+    want = adam_of(np.longdouble, g, exact)
+    np.testing.assert_allclose(net.parameters, want, rtol=16 * np.finfo(dtype).eps, atol=0)
+
+
+def adam_of(kind, g, options):
+    """One step from 0 in extended precision, with the betas as they are in double."""
+    return adam(np.zeros(len(g), kind), {}, g.astype(kind), **{k: kind(v) for k, v in options.items()})
+
+
+def test_adam_at_the_ends_of_the_range(isa, dtype):
+    net, adam = zeroed(dtype), fastbp.Adam(learning_rate=1, eps=1e-300)
+    large = np.finfo(dtype).max / 4
+    g = np.zeros(37, dtype)
+    g[:6] = large, -large, np.inf, np.nan, np.finfo(dtype).tiny, np.finfo(dtype).smallest_subnormal
+    with np.errstate(all="ignore"):
+        adam.step(net, g)
+    assert (net.parameters[:2] == 0).all()  # their squares overflow: m / inf
+    assert np.isnan(net.parameters[2:4]).all()
+    assert np.isfinite(net.parameters[4:]).all()
+    assert (net.parameters[6:] == 0).all()  # 0 / eps
+    adam.step(net, np.zeros(37, dtype))
+    assert (net.parameters[:2] == 0).all()
+    assert np.isnan(net.parameters[2:4]).all()
+    assert (net.parameters[6:] == 0).all()
+
+
+def test_a_step_is_the_same_from_a_checkpoint_as_without(isa, dtype):
+    """The corrections of step t are a function of t, not of the way there."""
+    g = gradients(37, dtype, 40)
+    net, adam = zeroed(dtype), fastbp.Adam(beta2=0.99)
+    for k in range(40):
+        if k == 25:
+            twin, other = copy.deepcopy((net, adam))
+        adam.step(net, g[k])
+        if k >= 25:
+            other.step(twin, g[k])
+            np.testing.assert_array_equal(twin.parameters, net.parameters)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "RMSprop"])
+def test_numbers_that_are_too_large_do_what_they_do_in_torch(name):
+    """`Optimizer.step` says what: nan stays nan, an infinite mean of squares stops its parameter alone."""
+    torch = pytest.importorskip("torch")
+    parameter = torch.nn.Parameter(torch.ones(4))
+    theirs = getattr(torch.optim, name)([parameter], lr=0.1, weight_decay=0)
+    net, ours = fastbp.MLP([3, 1], dtype=np.float32), getattr(fastbp, name)(0.1, weight_decay=0)
+    net.parameters[:] = 1
+    for g in ([1e20, 1e22, np.nan, 1], [1, 1, 1, 1], [1, 1, 1, 1]):
+        parameter.grad = torch.tensor(np.float32(g))
+        theirs.step()
+        ours.step(net, np.float32(g))
+    np.testing.assert_allclose(net.parameters, parameter.detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert net.parameters[1] == 1
+    assert np.isnan(net.parameters[2])

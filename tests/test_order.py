@@ -10,29 +10,44 @@ import fastbp
 from fastbp import _dispatch
 from fastbp.order import shuffled
 
-PILES, MOST_AT_ONCE = 256, 2**20
+PILES, SHARES, MOST_AT_ONCE = 256, 16, 2**17
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1001])
 def test_an_order_is_that_of_the_plain_shuffle(isa, n):
-    words = np.random.default_rng(3).integers(2**64, size=3, dtype=np.uint64)
+    words = np.random.default_rng(3).bit_generator.random_raw(3)
     np.testing.assert_array_equal(fastbp.permutation(n, rng=3), reference.shuffled(np.arange(n), words))
-    rows = np.arange(n) ** 2 - 7
+    rows = np.arange(n, dtype=np.uint32) ** 2 + 7
     kept = rows.copy()
-    out = np.empty(n, np.int64)
+    out = np.empty(n, np.uint32)
     for dtype in (np.float32, np.float64):
         _dispatch.kernels(np.dtype(dtype)).shuffle(rows, words, out)
         np.testing.assert_array_equal(out, reference.shuffled(rows, words))
     np.testing.assert_array_equal(rows, kept)
 
 
-def test_many_rows_are_dealt_out_to_piles_first():
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_many_rows_are_dealt_out_to_piles_first(threads):
     n = MOST_AT_ONCE + 1003
-    words = np.random.default_rng(3).integers(2**64, size=3, dtype=np.uint64)
-    rows = np.arange(n, dtype=np.int64) * 3
-    expected = reference.dealt_and_shuffled(rows, words, PILES)
-    np.testing.assert_array_equal(shuffled(rows, np.random.default_rng(3), np.empty(n, np.int64)), expected)
-    np.testing.assert_array_equal(fastbp.permutation(n, np.random.default_rng(3)) * 3, expected)
+    words = np.random.default_rng(3).bit_generator.random_raw(3)
+    rows = np.arange(n, dtype=np.uint32) * 3
+    expected = reference.dealt_and_shuffled(rows, words, PILES, SHARES)
+    before = fastbp.get_num_threads()
+    fastbp.set_num_threads(threads)
+    try:
+        for _ in range(3):  # one of the first is done by one thread, for comparison
+            np.testing.assert_array_equal(shuffled(rows, np.random.default_rng(3), np.empty(n, np.uint32)), expected)
+            np.testing.assert_array_equal(fastbp.permutation(n, np.random.default_rng(3)) * 3, expected)
+    finally:
+        fastbp.set_num_threads(before)
+
+
+@pytest.mark.parametrize("bits", [np.random.MT19937, np.random.Philox, np.random.PCG64DXSM, np.random.SFC64])
+def test_any_generator_gives_an_order(bits):
+    orders = [fastbp.permutation(1000, np.random.Generator(bits(seed))).tolist() for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[2]) == list(range(1000))
+
 
 
 def chi_square(counts):
@@ -80,7 +95,9 @@ def test_fit_takes_these_orders(monkeypatch):
     assert seen == [fastbp.permutation(40, rng).tolist() for _ in range(3)]
 
 
-@pytest.mark.parametrize(("n", "rng"), [(-1, 0), (2.5, 0), ("3", 0), (True, 0), (3, -1), (3, "seed"), (3, True)])
+@pytest.mark.parametrize(
+    ("n", "rng"), [(-1, 0), (2**32, 0), (2.5, 0), ("3", 0), (True, 0), (3, -1), (3, "seed"), (3, True)]
+)
 def test_bad_arguments(n, rng):
     with pytest.raises((TypeError, ValueError), match=r"^(n|rng) must be"):
         fastbp.permutation(n, rng)

@@ -30,7 +30,7 @@ ISA = "avx2"  # valgrind 3.19 knows no AVX-512
 # packing, activations, the loss and the update.
 BOUNDS = {
     "gradient 4 x 2-8-1 tanh identity float64": 98,
-    "step 1 x 8-64-64-4 tanh identity float32": 18.7,
+    "step 1 x 8-64-64-4 tanh identity float32": 19.6,
     "gradient 17 x 48-48-48-48 relu identity float32": 4.48,
     "gradient 128 x 10-128-128-10 relu identity float32": 2.72,
     "gradient 128 x 20-100-10 relu softmax float64": 3.51,
@@ -105,7 +105,7 @@ def test_a_call_costs_little_beside_its_kernels(counts, case):
     """In units of ``np.add(a, b, out=c)`` for four numbers, so that Python's version does not matter."""
     nothing, unit = counts[CASES[0].name][1].others, counts[CASES[0].name][2].others
     calls = (counts[case.name][2].others - nothing) / (unit - nothing)
-    assert calls < {"gradient": 1, "step": 2, "pass": 3.5}[case.call], f"{calls:.2f} calls of NumPy"
+    assert calls < {"gradient": 1, "step": 1, "pass": 3.5}[case.call], f"{calls:.2f} calls of NumPy"
 
 
 @pytest.mark.parametrize("case", CASES[1:], ids=lambda case: case.name)
@@ -127,7 +127,7 @@ def calls(dtype):
         "value_and_grad of rows": (lambda: net.value_and_grad(X, dY, out=out), 1),
         "value": (lambda: net.value(X, labels), 1),
         "predict": (lambda: net.predict(X, out=y), 1),
-        "train_step": (lambda: net.train_step(X, labels, adam), 4),
+        "train_step": (lambda: net.train_step(X, labels, adam), 1),
     }
 
 

@@ -69,7 +69,7 @@ def work_of(case: Case) -> Callable[[], object]:
         Y = np.arange(case.rows) % case.sizes[-1]
     adam, out = fastbp.Adam(), np.empty_like(net.parameters)
     if case.call == "pass":
-        order, losses = rng.permutation(case.rows), np.empty(-(-case.rows // BATCH))
+        order, losses = rng.permutation(case.rows).astype(np.uint32), np.empty(-(-case.rows // BATCH))
         return lambda: net._run_batches(X, Y, None, adam, order, 0, BATCH, losses, seconds=1e6)
     if case.call == "step":
         return lambda: net.train_step(X, Y, adam)

@@ -5,7 +5,7 @@ their range.
 """
 cimport numpy as np
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memset
 
 from fastbp._simd cimport *
@@ -79,7 +79,10 @@ cdef inline double total_weight(const double *weights, Py_ssize_t n) noexcept no
 
 
 cdef inline bint point_at(Step *s, const Net *net, object X, object Y, object sample_weight) noexcept:
-    """Point s at X, Y and sample_weight; False if one of them is no such array.  What is in them is not looked at."""
+    """Point s at X, Y and sample_weight; False if one of them is no such array.  What is in them is not looked at.
+
+    Labels may be bytes here, which only gathering can read.
+    """
     cdef Py_ssize_t rows, fan_in = net.layers[0].fan_in, fan_out = net.layers[net.n_layers - 1].fan_out
     memset(s, 0, sizeof(Step))
     s.net = net
@@ -93,7 +96,9 @@ cdef inline bint point_at(Step *s, const Net *net, object X, object Y, object sa
             return False
         s.targets.labels = <const int64_t *> plain(Y, np.NPY_INT64, 1, rows, 0, False)
         if s.targets.labels == NULL:
-            return False
+            s.targets.bytes = <const uint8_t *> plain(Y, np.NPY_UINT8, 1, rows, 0, False)
+            if s.targets.bytes == NULL:
+                return False
     s.targets.scale = 1
     if sample_weight is not None:
         s.targets.weights = <const double *> plain(sample_weight, np.NPY_FLOAT64, 1, rows, 0, False)
@@ -110,7 +115,7 @@ cdef inline bint read_batch(Step *s, const Net *net, object X, object Y, object 
     if s.targets.dense != NULL:
         if not targets_in_domain(s.targets.dense, s.rows * fan_out, net.rule.loss):
             return False
-    elif not labels_in_range(s.targets.labels, s.rows, fan_out):
+    elif s.targets.labels == NULL or not labels_in_range(s.targets.labels, s.rows, fan_out):
         return False
     total = s.rows
     if s.targets.weights != NULL:

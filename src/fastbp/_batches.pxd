@@ -1,20 +1,23 @@
 """The batches of a pass over all rows: a step each, without the GIL."""
 cimport numpy as np
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fastbp._simd cimport *
 from fastbp._dropout cimport mixed64
 from fastbp._update cimport Optimizer, next_update
 from fastbp._plan cimport *
-from fastbp._gather cimport rows_in_range
+from fastbp._gather cimport ask_for_item, rows_in_range
 from fastbp._blocks cimport NO_SUCH_ROW, Step, targets_of
 from fastbp._pace cimport omp_get_wtime, run_at_pace
 from fastbp._workspace cimport Workspace, work_in
 from fastbp._arrays cimport plain, point_at
 
+cdef enum:
+    ORDER_AHEAD = 4096      # entries that are asked for before the step that comes to them
+
 cdef struct Batches:
     Step whole              # x and targets are those of all rows
-    const int64_t *order    # of rows, or NULL
+    const uint32_t *order   # of rows, or NULL
     Py_ssize_t known        # where all before in the order has been checked
     Py_ssize_t end, size    # of the pass, of a batch
     bint mean
@@ -24,9 +27,9 @@ cdef struct Batches:
 
 cdef inline bint read_pass(
     Batches *b, const Net *net, np.ndarray parameters, object X, object Y, object sample_weight, object order,
-    Py_ssize_t begin, Py_ssize_t batch_size, np.ndarray gradient, bint mean, object dropout, uint64_t key,
+    Py_ssize_t begin, Py_ssize_t batch_size, bint mean, object dropout, uint64_t key,
 ) noexcept:
-    """What all batches of a pass share; False if an argument is not as needed.
+    """What all batches of a pass share but the gradient; False if an argument is not as needed.
 
     Whoever begins a pass has checked what Y and sample_weight hold.  It takes many calls, and if each looked at all of
     them and of the order first, long passes would take much longer: what is an index is checked where it is used.
@@ -34,17 +37,18 @@ cdef inline bint read_pass(
     if not point_at(&b.whole, net, X, Y, sample_weight):
         return False
     b.whole.parameters = <const real *> np.PyArray_DATA(parameters)
-    b.whole.gradient = <real *> np.PyArray_DATA(gradient)
     b.mean = mean
     b.penalty = 0
     b.key = key
     b.order = NULL
     b.end = b.whole.rows
     if order is not None:
-        b.order = <const int64_t *> plain(order, np.NPY_INT64, 1, -1, 0, False)
+        b.order = <const uint32_t *> plain(order, np.NPY_UINT32, 1, -1, 0, False)
         if b.order == NULL:
             return False
         b.end = np.PyArray_DIMS(order)[0]
+    elif b.whole.targets.bytes != NULL:
+        return False
     b.size = batch_size
     if dropout is not None:
         b.whole.dropout.rates = <const double *> plain(dropout, np.NPY_FLOAT64, 1, net.n_layers - 1, 0, False)
@@ -60,6 +64,8 @@ cdef inline bint check_order(Batches *b, Py_ssize_t begin) noexcept nogil:
     if b.order != NULL and not rows_in_range(b.order + b.known, end - b.known, b.whole.rows):
         return False
     b.known = end
+    if b.order != NULL:
+        ask_for_item(<const char *> (b.order + end), sizeof(uint32_t) * min(b.end - end, min(b.size, ORDER_AHEAD)))
     return True
 
 

@@ -4,7 +4,7 @@ A block goes through all layers forward and, from the head's dE/dz, back.  In a 
 and g, of region_rows rows.  In training the last layer's are one and the same: the head replaces the logits by dE/dz.
 """
 from libc.math cimport NAN
-from libc.stdint cimport int64_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from fastbp._simd cimport *
@@ -30,7 +30,7 @@ cdef struct Step:
     Py_ssize_t rows
     const real *x                   # [rows, fan_in of the first layer] without padding
     Targets targets
-    const int64_t *order            # plan.gather: the batch is these rows of x and of the targets; NULL: the first ones
+    const uint32_t *order           # plan.gather: the batch is these rows of x and of the targets; NULL: the first ones
     Py_ssize_t order_known          # entries of it that have been checked, some of the next batch too
     Dropout dropout
     real *gradient                  # OUT
@@ -83,15 +83,14 @@ cdef inline const real *input_rows(
 
 
 cdef inline inlined_void ask_ahead(
-    const Step *s, Py_ssize_t batch_row, Py_ssize_t rows, int part, int parts,
+    const Step *s, Py_ssize_t batch_row, int part,
 ) noexcept nogil:
     """Ask for a part of those rows that this thread will probably take after these."""
     cdef Py_ssize_t fan_in = s.net.layers[0].fan_in
-    cdef Py_ssize_t first = batch_row + s.threads * s.plan.block_rows
-    cdef Py_ssize_t begin = first + share(rows, parts, part), end = first + share(rows, parts, part + 1)
+    cdef Py_ssize_t begin = batch_row + s.threads * s.plan.block_rows + part * s.plan.asked_rows
     if s.order != NULL and is_narrow(fan_in):
         ask_for_rows(s.x, fan_in, &s.targets, s.net.layers[s.net.n_layers - 1].fan_out, s.order + begin,
-                     min(end, s.order_known) - begin)
+                     min(s.plan.asked_rows, s.order_known - begin))
 
 
 cdef inline Targets targets_of(const Step *s, Py_ssize_t row, Py_ssize_t rows, real *gathered) noexcept nogil:
@@ -145,7 +144,7 @@ cdef inline void forward_block(
         copy_rows(s.x, s.net.layers[0].fan_in, &s.targets, s.net.layers[s.net.n_layers - 1].fan_out, s.order, batch_row,
                   rows, <real *> below, s.plan.ldx)
     for i in range(s.net.n_layers):
-        ask_ahead(s, batch_row, rows, i, 2 * s.net.n_layers - 1)
+        ask_ahead(s, batch_row, i)
         layer = &s.net.layers[i]
         a = block_a(s, region, region_rows, i, row)
         w = weights_of(s, i, scratch)
@@ -214,7 +213,7 @@ cdef inline void backward_block(
         pack_rows(row, rows, s.net.layers[last].fan_out, block_g(s, region, region_rows, last, row),
                   s.net.layers[last].ld, dz_panels(s, last), s.plan.slab_rows)
     for i in range(s.net.n_layers - 1, 0, -1):
-        ask_ahead(s, batch_row, rows, s.net.n_layers + i - 1, 2 * s.net.n_layers - 1)
+        ask_ahead(s, batch_row, s.net.n_layers + i - 1)
         w = weights_of(s, i, scratch)
         if drops(s, i - 1):
             mask = mask_of(&s.dropout, i - 1)

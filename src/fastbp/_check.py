@@ -3,6 +3,7 @@ the argument, what came and what is valid."""
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Mapping, Sequence, Set
@@ -71,16 +72,18 @@ def number(name: str, value: Any, low: float, high: float, valid: str) -> float:
     return result
 
 
-def integer(name: str, value: Any, low: int) -> int:
-    """An integer, at least `low`."""
+def integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
+    """An integer, at least `low`, at most `high`."""
     valid = "a positive integer" if low == 1 else f"an integer >= {low}"
+    if high < math.inf:
+        valid = f"an integer in [{low}, {high}]"
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
         result = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be {valid}, got {describe(value)}") from None
-    if result < low:
+    if not low <= result <= high:
         raise ValueError(f"{name} must be {valid}, got {result}")
     return result
 
@@ -174,8 +177,8 @@ def labels(name: str, value: np.ndarray[Any, Any], rows: int, classes: int) -> n
             raise ValueError(
                 f"{name} must hold integer class labels, got {value[bad][0]} at index {int(np.argmax(bad))}"
             )
-    bad = (value < 0) | (value >= classes)
-    if bad.any():
+    if value.size and not (value.min() >= 0 and value.max() < classes):
+        bad = (value < 0) | (value >= classes)
         raise ValueError(
             f"{name} must hold labels from 0 to {classes - 1}, got {value[bad][0]} at index {int(np.argmax(bad))}"
         )

@@ -61,13 +61,13 @@ class Evaluation(Parameters):
         >>> net.value_and_grad([[3.]], [[4.]])
         (4.5, array([9., 3.]))
         """
-        result = self._network.value_and_grad(self._buffer, X, Y, sample_weight, out, self._mean)
+        result = self._network.value_and_grad(X, Y, sample_weight, out)
         if result is None:
             X, Y, sample_weight = self._batch(X, Y, sample_weight)
             if out is not None:
                 out = _check.output("out", out, self.dtype, (self.n_parameters,), parameters=self._buffer, X=X, Y=Y,
                                     sample_weight=sample_weight)  # fmt: skip
-            result = self._network.value_and_grad(self._buffer, X, Y, sample_weight, out, self._mean)
+            result = self._network.value_and_grad(X, Y, sample_weight, out)
         return result  # type: ignore[no-any-return]
 
     def value(self, X: Any, Y: Any, sample_weight: Any = None) -> float:
@@ -91,10 +91,10 @@ class Evaluation(Parameters):
         >>> net.value([[3.]], [[4.]])
         4.5
         """
-        loss = self._network.value(self._buffer, X, Y, sample_weight, self._mean)
+        loss = self._network.value(X, Y, sample_weight)
         if loss is None:
             X, Y, sample_weight = self._batch(X, Y, sample_weight)
-            loss = self._network.value(self._buffer, X, Y, sample_weight, self._mean)
+            loss = self._network.value(X, Y, sample_weight)
         return loss  # type: ignore[no-any-return]
 
     def objective(self, X: Any, Y: Any, sample_weight: Any = None) -> Callable[[Any], tuple[float, Array]]:
@@ -157,12 +157,12 @@ class Evaluation(Parameters):
         >>> net.predict([[0.]])
         array([[0.5, 0.5]])
         """
-        result = self._network.predict(self._buffer, X, out)
+        result = self._network.predict(X, out)
         if result is None:
             X = _check.matrix("X", X, self.dtype, self.sizes[0])
             if out is not None:
                 out = _check.output("out", out, self.dtype, (X.shape[0], self.sizes[-1]), parameters=self._buffer, X=X)
-            result = self._network.predict(self._buffer, X, out)
+            result = self._network.predict(X, out)
         return result  # type: ignore[no-any-return]
 
     __call__ = predict
@@ -190,9 +190,9 @@ class Evaluation(Parameters):
         >>> net.backward(y - 4)
         (array([[6.]]), array([9., 3.]))
         """
-        result = self._network.forward(self._buffer, X)
+        result = self._network.forward(X)
         if result is None:
-            result = self._network.forward(self._buffer, _check.matrix("X", X, self.dtype, self.sizes[0]))
+            result = self._network.forward(_check.matrix("X", X, self.dtype, self.sizes[0]))
         y, self._local.tape = result
         return y  # type: ignore[no-any-return]
 
@@ -223,10 +223,10 @@ class Evaluation(Parameters):
         tape = getattr(self._local, "tape", None)
         if tape is None:
             raise ValueError("backward needs a forward before it, in the same thread: y = net.forward(X)")
-        result = self._network.backward(tape, self._buffer, dY, out)
+        result = self._network.backward(tape, dY, out)
         if result is None:
             dY = _check.matrix("dY", dY, self.dtype, self.sizes[-1], tape.rows)
             if out is not None:
                 out = _check.output("out", out, self.dtype, (self.n_parameters,), parameters=self._buffer, dY=dY)
-            result = self._network.backward(tape, self._buffer, dY, out)
+            result = self._network.backward(tape, dY, out)
         return result  # type: ignore[no-any-return]

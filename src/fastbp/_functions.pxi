@@ -4,7 +4,7 @@ The arrays are the caller's to check (fastbp/ops.py): all of the dtype, C order,
 """
 cimport numpy as np
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 import time
@@ -16,7 +16,8 @@ from fastbp._activations cimport *
 from fastbp._layers cimport *
 from fastbp._table cimport *
 from fastbp._plan cimport padded_width
-from fastbp._shuffle cimport shuffle_rows
+from fastbp._pace cimport Pace, choose_threads, keep_pace, omp_get_wtime
+from fastbp._shuffle cimport *
 from fastbp._workspace cimport on_a_line
 
 
@@ -38,7 +39,8 @@ def dense_forward(np.ndarray X, np.ndarray W, np.ndarray b, int activation, np.n
         raise MemoryError
     with nogil:
         block = packed + size
-        pack_weights(<const real *> np.PyArray_DATA(W), <const real *> np.PyArray_DATA(b), fan_in, fan_out, packed)
+        pack_weights(<const real *> np.PyArray_DATA(W), <const real *> np.PyArray_DATA(b), fan_in, fan_out, 0, fan_in,
+                     packed)
         w.packed = packed
         w.fan_in = fan_in
         w.fan_out = fan_out
@@ -95,7 +97,7 @@ def dense_backward(np.ndarray dA, np.ndarray X, np.ndarray W, np.ndarray z, int 
         raise MemoryError
     with nogil:
         a = packed + size
-        pack_weights_transposed(<const real *> np.PyArray_DATA(W), fan_in, fan_out, packed)
+        pack_weights_transposed(<const real *> np.PyArray_DATA(W), fan_in, fan_out, 0, vectors(fan_in), packed)
         w.transposed = packed
         w.fan_in = fan_in
         w.fan_out = fan_out
@@ -141,16 +143,41 @@ def safe_log(np.ndarray y, double clip, np.ndarray out, object derivative):
 
 # ---- orders of rows --------------------------------------------------------------------------------------------------
 
+# Times are those of MOST_AT_ONCE rows.  It is shared by all, and no harm is done if two write to it at once.
+cdef Pace shuffling
+
+
 def shuffle(object rows, np.ndarray words, np.ndarray out):
-    """out = the rows (None: 0, 1, ...) in the order that three words (uint64) stand for."""
-    cdef const int64_t *source = NULL
+    """out = the rows (None: 0, 1, ...) in the order that three words (uint64) stand for; rows and out uint32."""
+    cdef const uint32_t *source = NULL
     cdef const uint64_t *seed = <const uint64_t *> np.PyArray_DATA(words)
-    cdef int64_t *order = <int64_t *> np.PyArray_DATA(out)
+    cdef uint32_t *order = <uint32_t *> np.PyArray_DATA(out)
     cdef Py_ssize_t n = np.PyArray_SIZE(out)
+    cdef int threads, part, parts = 1 if n < 1 << 26 else 8     # fractions of a second, between which Ctrl-C is seen
+    cdef Deal deal
+    cdef double begin
     if rows is not None:
-        source = <const int64_t *> np.PyArray_DATA(rows)
-    with nogil:
-        shuffle_rows(source, n, seed, order)
+        source = <const uint32_t *> np.PyArray_DATA(rows)
+    if n <= MOST_AT_ONCE:
+        with nogil:
+            shuffle_few(source, n, seed, order)
+        return
+    begin = omp_get_wtime()
+    threads = choose_threads(&shuffling, allowed_threads(), begin)
+    for part in range(parts):
+        PyErr_CheckSignals()
+        with nogil:
+            count_shares(&deal, n, seed, SHARES // parts * part, SHARES // parts * (part + 1), threads)
+    make_room(&deal)
+    for part in range(parts):
+        PyErr_CheckSignals()
+        with nogil:
+            deal_shares(&deal, source, n, seed, order, SHARES // parts * part, SHARES // parts * (part + 1), threads)
+    for part in range(parts):
+        PyErr_CheckSignals()
+        with nogil:
+            shuffle_piles(&deal, seed, order, PILES // parts * part, PILES // parts * (part + 1), threads)
+    keep_pace(&shuffling, threads, begin, begin + (omp_get_wtime() - begin) / n * MOST_AT_ONCE)
 
 
 # ---- for tests and benchmarks ----------------------------------------------------------------------------------------

@@ -241,14 +241,17 @@ cdef inline inlined_void transpose_block(vreal *t) noexcept nogil:
 
 
 cdef inline void pack_transposed(
-    const real *w, Py_ssize_t ldw, Py_ssize_t rows, Py_ssize_t depth, int V, real *packed,
+    const real *w, Py_ssize_t ldw, Py_ssize_t rows, Py_ssize_t depth, int V, int first, int end, real *packed,
 ) noexcept nogil:
-    """Copy the transpose of W[rows, depth], rows <= V * VL, to [depth][V * VL], zeros past the last row."""
+    """Copy the transpose of W[rows, depth], rows <= V * VL, to [depth][V * VL], zeros past the last row.
+
+    Only the vectors first..end of each row of the result.
+    """
     cdef vreal t[16]
     cdef Py_ssize_t p = 0
     cdef int v, i
     while p < depth:
-        for v in range(V):
+        for v in range(first, end):
             for i in range(VL):
                 t[i] = load_edge(w + (v * VL + i) * ldw + p, depth - p) if v * VL + i < rows else vset(0)
             transpose_block(t)

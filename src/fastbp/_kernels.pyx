@@ -7,8 +7,10 @@ calls again.  Nothing is written before all is checked.
 """
 cimport cython
 cimport numpy as np
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport uint64_t
+from libc.math cimport log
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastbp._simd cimport *
@@ -62,9 +64,10 @@ cdef inline int allowed_threads() noexcept nogil:
 cdef class UpdateState:
     """What an optimizer keeps for one network: two vectors like the parameters, and how many steps were taken."""
     cdef Optimizer optimizer
-    cdef readonly object first, second
+    cdef readonly object owner, first, second
 
-    def __init__(self, str rule, object first, object second):
+    def __init__(self, object owner, str rule, object first, object second):
+        self.owner = owner      # the network's identity
         self.first = first
         self.second = second
         self.optimizer.update.rule = update_names().index(rule)
@@ -85,6 +88,8 @@ cdef class UpdateState:
         """The hyperparameters of the next step."""
         cdef Update *u = &self.optimizer.update
         self.optimizer.eps_hat = eps_hat
+        self.optimizer.log_beta1 = log(beta1)
+        self.optimizer.log_beta2 = log(beta2)
         u.learning_rate = learning_rate
         u.weight_decay = weight_decay
         u.decoupled = decoupled
@@ -119,13 +124,16 @@ cdef class Tape:
 
 @cython.final
 cdef class Network:
-    """Shapes, activations and loss of a network, and the memory its steps work in."""
+    """Shapes, activations and loss of a network, its parameters, and the memory its steps work in."""
     cdef Net net
     cdef Workspace *idle    # one for each call that was ever under way at the same time
     cdef Py_ssize_t fan_in, fan_out
+    cdef bint mean
+    cdef np.ndarray parameters, view    # all of them, and as users have them: these may make that read-only
+    cdef readonly object identity       # what an optimizer knows it by
 
-    def __cinit__(self, sizes, activations, int loss, bint clipped, double clip, double log_clip, double z_low,
-                  double z_high):
+    def __cinit__(self, np.ndarray parameters, np.ndarray view, sizes, activations, int loss, bint mean, bint clipped,
+                  double clip, double log_clip, double z_low, double z_high):
         cdef Py_ssize_t at = 0, row_at = 0, packed = 0
         cdef Layer *layer
         cdef int i
@@ -158,6 +166,10 @@ cdef class Network:
         self.net.rule.log_clip = log_clip
         self.net.rule.z_low = z_low
         self.net.rule.z_high = z_high
+        self.parameters = parameters
+        self.view = view
+        self.mean = mean
+        self.identity = object()
         self.fan_in = sizes[0]
         self.fan_out = sizes[self.net.n_layers]
 
@@ -186,56 +198,67 @@ cdef class Network:
             raise MemoryError(f"no memory for a batch of {rows} rows")
         return w
 
+    cdef int add_gradient(self, Workspace *w) except -1:
+        if w.gradient == NULL:
+            w.gradient = allocate(self.net.n_parameters, &w.raw_gradient)
+            if w.gradient == NULL:
+                raise MemoryError(f"no memory for a gradient of {self.net.n_parameters} numbers")
+        return 0
+
     cdef void give_back(self, Workspace *w) noexcept:
         with cython.critical_section(self):
             w.next = self.idle
             self.idle = w
 
-    cdef double run(self, Step *s, np.ndarray parameters, object X, int mode, UpdateState state) except? -1:
+    cdef double run(self, Step *s, object X, int mode, UpdateState state) except? -1:
         """Run a step in a workspace of its own; with a state, update the parameters."""
         cdef Workspace *w = self.take(np.PyArray_DIMS(X)[0], mode, False)
         cdef double loss
-        s.parameters = <const real *> np.PyArray_DATA(parameters)
+        s.parameters = <const real *> np.PyArray_DATA(self.parameters)
         work_in(s, w)
         if state is not None:
+            self.add_gradient(w)
+            s.gradient = w.gradient
             s.update = next_update(&state.optimizer, <real *> s.parameters)
         with nogil:
             loss = run_at_pace(s, &w.pace)
         self.give_back(w)
         return loss
 
-    def value_and_grad(self, np.ndarray parameters, object X, object Y, object sample_weight, object out, bint mean):
+    def value_and_grad(self, object X, object Y, object sample_weight, object out):
         """(loss, gradient), the gradient in `out` if given; None if an argument is not as needed."""
         cdef Step s
         cdef np.npy_intp n = self.net.n_parameters
-        if not read_batch(&s, &self.net, X, Y, sample_weight, mean):
+        if not read_batch(&s, &self.net, X, Y, sample_weight, self.mean):
             return None
         if out is None:
             out = np.PyArray_EMPTY(1, &n, REAL, 0)
-        elif plain(out, REAL, 1, n, 0, True) == NULL or not clear_of_inputs(out, parameters, X, Y, sample_weight):
+        elif plain(out, REAL, 1, n, 0, True) == NULL or not clear_of_inputs(out, self.parameters, X, Y, sample_weight):
             return None
         s.gradient = <real *> np.PyArray_DATA(out)
-        return self.run(&s, parameters, X, TRAIN, None), out
+        return self.run(&s, X, TRAIN, None), out
 
-    def value(self, np.ndarray parameters, object X, object Y, object sample_weight, bint mean):
+    def value(self, object X, object Y, object sample_weight):
         """The loss; None if an argument is not as needed."""
         cdef Step s
-        if not read_batch(&s, &self.net, X, Y, sample_weight, mean):
+        if not read_batch(&s, &self.net, X, Y, sample_weight, self.mean):
             return None
-        return self.run(&s, parameters, X, VALUE, None)
+        return self.run(&s, X, VALUE, None)
 
-    def train_step(self, np.ndarray parameters, object X, object Y, object sample_weight, np.ndarray gradient,
-                   UpdateState state, bint mean):
-        """The loss before an update of the parameters; None if an argument is not as needed."""
+    def train_step(self, object X, object Y, object sample_weight, object state):
+        """The loss before an update of the parameters; None if these or an argument are not as needed."""
         cdef Step s
-        if not read_batch(&s, &self.net, X, Y, sample_weight, mean):
+        if not isinstance(state, UpdateState) or (<UpdateState> state).owner is not self.identity:
             return None
-        s.gradient = <real *> np.PyArray_DATA(gradient)
-        return self.run(&s, parameters, X, TRAIN, state)
+        if not np.PyArray_ISWRITEABLE(self.view):
+            return None
+        if not read_batch(&s, &self.net, X, Y, sample_weight, self.mean):
+            return None
+        return self.run(&s, X, TRAIN, state)
 
     def batch_gradient(
-        self, np.ndarray parameters, object X, object Y, object sample_weight, object order, Py_ssize_t begin,
-        Py_ssize_t batch_size, object out, bint mean, object dropout, uint64_t key, Py_ssize_t step,
+        self, object X, object Y, object sample_weight, object order, Py_ssize_t begin, Py_ssize_t batch_size,
+        object out, object dropout, uint64_t key, Py_ssize_t step,
     ):
         """The loss of a batch, its gradient in `out`; None if an argument is not as needed."""
         cdef Batches b
@@ -245,13 +268,14 @@ cdef class Network:
         if plain(out, REAL, 1, self.net.n_parameters, 0, True) == NULL:
             return None
         if not read_pass(
-            &b, &self.net, parameters, X, Y, sample_weight, order, begin, batch_size, out, mean, dropout, key,
+            &b, &self.net, self.parameters, X, Y, sample_weight, order, begin, batch_size, self.mean, dropout, key,
         ):
             return None
         if begin == b.end or not check_order(&b, begin):
             return None
-        if not clear_of_inputs(out, parameters, X, Y, sample_weight):
+        if not clear_of_inputs(out, self.parameters, X, Y, sample_weight):
             return None
+        b.whole.gradient = <real *> np.PyArray_DATA(out)
         s = batch_at(&b, begin, step)
         w = self.take(s.rows, TRAIN, order is not None)
         work_in(&s, w)
@@ -261,9 +285,9 @@ cdef class Network:
         return loss
 
     def train_batches(
-        self, np.ndarray parameters, object X, object Y, object sample_weight, object order, Py_ssize_t begin,
-        Py_ssize_t batch_size, np.ndarray losses, np.ndarray gradient, UpdateState state, bint mean, double penalty,
-        double max_norm, object dropout, uint64_t key, double seconds,
+        self, object X, object Y, object sample_weight, object order, Py_ssize_t begin, Py_ssize_t batch_size,
+        np.ndarray losses, UpdateState state, double penalty, double max_norm, object dropout, uint64_t key,
+        double seconds,
     ):
         """Steps over the batches of a pass, for so many seconds: (where it ended, 0 or the Failure there).
 
@@ -275,7 +299,7 @@ cdef class Network:
         cdef int failure = 0
         cdef double *loss_of = <double *> np.PyArray_DATA(losses)
         if not read_pass(
-            &b, &self.net, parameters, X, Y, sample_weight, order, begin, batch_size, gradient, mean, dropout, key,
+            &b, &self.net, self.parameters, X, Y, sample_weight, order, begin, batch_size, self.mean, dropout, key,
         ):
             return None
         if plain(losses, np.NPY_FLOAT64, 1, blocks_of(b.end, batch_size), 0, True) == NULL:
@@ -285,6 +309,8 @@ cdef class Network:
         b.penalty = penalty
         w = self.take(min(batch_size, b.end), TRAIN, order is not None)
         try:
+            self.add_gradient(w)
+            b.whole.gradient = w.gradient
             if b.end > batch_size and b.end % batch_size != 0:
                 last = self.take(b.end % batch_size, TRAIN, order is not None)
             b.whole.squares = <double *> PyMem_RawMalloc(2 * blocks_of(self.net.n_parameters, RANGE) * sizeof(double))
@@ -299,7 +325,7 @@ cdef class Network:
             self.give_back(w)       # on top, to be the first that is taken next time
         return None if failure == NO_SUCH_ROW else (begin, failure)
 
-    def predict(self, np.ndarray parameters, object X, object out):
+    def predict(self, object X, object out):
         """Outputs [rows, fan_out]; None if an argument is not as needed."""
         cdef Step s
         cdef np.npy_intp[2] shape
@@ -314,13 +340,13 @@ cdef class Network:
             out = np.PyArray_EMPTY(2, shape, REAL, 0)
         elif plain(out, REAL, 2, shape[0], shape[1], True) == NULL:
             return None
-        elif not clear_of_inputs(out, parameters, X, None, None):
+        elif not clear_of_inputs(out, self.parameters, X, None, None):
             return None
         s.output = <real *> np.PyArray_DATA(out)
-        self.run(&s, parameters, X, PREDICT, None)
+        self.run(&s, X, PREDICT, None)
         return out
 
-    def forward(self, np.ndarray parameters, object X):
+    def forward(self, object X):
         """(outputs, tape); None if X is not as needed."""
         cdef Tape tape
         cdef np.npy_intp[2] shape
@@ -331,7 +357,7 @@ cdef class Network:
         tape.rows = shape[0] = np.PyArray_DIMS(X)[0]
         shape[1] = self.fan_out
         tape.x = X.copy()
-        tape.parameters = parameters.copy()
+        tape.parameters = self.parameters.copy()
         tape.y = np.PyArray_EMPTY(2, shape, REAL, 0)
         tape.workspace = <Workspace *> PyMem_RawMalloc(sizeof(Workspace))
         if tape.workspace == NULL:
@@ -359,7 +385,7 @@ cdef class Network:
         with nogil:
             run_step(&s)
 
-    def backward(self, Tape tape, np.ndarray parameters, object dY, object out):
+    def backward(self, Tape tape, object dY, object out):
         """(dE/dX, gradient); None if an argument is not as needed."""
         cdef np.npy_intp n = self.net.n_parameters
         cdef np.npy_intp[2] shape
@@ -367,7 +393,7 @@ cdef class Network:
             return None
         if out is None:
             out = np.PyArray_EMPTY(1, &n, REAL, 0)
-        elif plain(out, REAL, 1, n, 0, True) == NULL or not clear_of_inputs(out, parameters, dY, None, None):
+        elif plain(out, REAL, 1, n, 0, True) == NULL or not clear_of_inputs(out, self.parameters, dY, None, None):
             return None
         shape[0] = tape.rows
         shape[1] = self.fan_in

@@ -64,9 +64,10 @@ cdef inline Py_ssize_t packed_size(Py_ssize_t depth, Py_ssize_t columns) noexcep
 
 
 cdef inline void pack_weights(
-    const real *w, const real *bias, Py_ssize_t fan_in, Py_ssize_t fan_out, real *packed,
+    const real *w, const real *bias, Py_ssize_t fan_in, Py_ssize_t fan_out, Py_ssize_t begin, Py_ssize_t end,
+    real *packed,
 ) noexcept nogil:
-    """Panels of [b; W]: the bias is the row before the first of each panel.
+    """Rows begin..end of W in the panels of [b; W], and with the first of them the bias, the row before.
 
     packed  OUT  packed_size(fan_in + 1, fan_out) numbers
     """
@@ -74,21 +75,28 @@ cdef inline void pack_weights(
     cdef int V
     while column < fan_out:
         V = next_panel(vectors(fan_out - column))
-        pack_panel(bias + column, 0, 1, fan_out - column, V, packed)
-        pack_panel(w + column, fan_out, fan_in, fan_out - column, V, packed + V * VL)
+        if begin == 0:
+            pack_panel(bias + column, 0, 1, fan_out - column, V, packed)
+        pack_panel(w + begin * fan_out + column, fan_out, end - begin, fan_out - column, V,
+                   packed + (begin + 1) * V * VL)
         packed += (fan_in + 1) * V * VL
         column += V * VL
 
 
 cdef inline void pack_weights_transposed(
-    const real *w, Py_ssize_t fan_in, Py_ssize_t fan_out, real *packed,
+    const real *w, Py_ssize_t fan_in, Py_ssize_t fan_out, Py_ssize_t begin, Py_ssize_t end, real *packed,
 ) noexcept nogil:
-    """Panels of W^T.  packed  OUT  packed_size(fan_out, fan_in) numbers"""
-    cdef Py_ssize_t column = 0
+    """Vectors begin..end, VL rows of W each, of the rows of W^T, in its panels.
+
+    packed  OUT  packed_size(fan_out, fan_in) numbers
+    """
+    cdef Py_ssize_t column = 0, here
     cdef int V
     while column < fan_in:
         V = next_panel(vectors(fan_in - column))
-        pack_transposed(w + column * fan_out, fan_out, fan_in - column, fan_out, V, packed)
+        here = column // VL
+        pack_transposed(w + column * fan_out, fan_out, fan_in - column, fan_out, V, <int> max(0, min(V, begin - here)),
+                        <int> max(0, min(V, end - here)), packed)
         packed += fan_out * V * VL
         column += V * VL
 
@@ -196,6 +204,33 @@ cdef inline Py_ssize_t gradient_scratch(Py_ssize_t rows, Py_ssize_t dw_rows) noe
     return min(rows, DEPTH_BLOCK) * (TILE_VECTORS * VL + dw_rows + LINE)
 
 
+cdef inline bint narrow_enough(
+    Py_ssize_t rows, Py_ssize_t n, Py_ssize_t fan_out, Py_ssize_t readable,
+) noexcept nogil:
+    """Whether n rows of dW are cheaper made as columns of its transpose: of fan_out lanes most may be idle."""
+    cdef Py_ssize_t saved = n * vectors(fan_out) - fan_out * vectors(n)     # vectors' multiply-adds, for each row
+    return rows >= 16 and fan_out <= 16 and vectors(n) * VL <= readable and saved * rows > 4 * n * fan_out
+
+
+cdef inline separate_void narrow_weight_gradient(
+    Py_ssize_t rows, Py_ssize_t n, Py_ssize_t fan_out, const real *x, Py_ssize_t ldx, const real *dz, Py_ssize_t ldz,
+    real *dw, bint add, real *scratch,
+) noexcept nogil:
+    """n rows of dW by way of dW^T = dz^T x; the sums are the same to the bit.
+
+    scratch  OUT  fan_out * vectors(n) * VL numbers
+    """
+    cdef Py_ssize_t column = 0, ld = vectors(n) * VL, i, j
+    cdef int V
+    while column < n:
+        V = next_panel(vectors(n - column))
+        multiply_panel(V, True, fan_out, rows, dz, ldz, x + column, ldx, scratch + column, ld, NULL, 0, VL, NULL)
+        column += V * VL
+    for i in range(n):
+        for j in range(fan_out):
+            dw[i * fan_out + j] = scratch[j * ld + i] + dw[i * fan_out + j] if add else scratch[j * ld + i]
+
+
 cdef inline void weight_gradient(
     Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t fan_out, const real *x, Py_ssize_t ldx,
     const real *dz, Py_ssize_t ldz, const real *panels, Py_ssize_t panel_rows, real *dw, bint add, real *scratch,
@@ -218,13 +253,18 @@ cdef inline void weight_gradient(
     cdef real *c
     # Rows of dz and x are cache lines and pages apart: a copy of what is needed of them pays if enough tiles read it.
     cdef bint copy = rows >= 128 and end - begin >= 48
-    cdef bint far = panel_rows * fan_out * <Py_ssize_t> sizeof(real) > 512 * 1024   # not in the second-level cache
+    cdef bint far = panel_rows * fan_out * <Py_ssize_t> sizeof(real) > SECOND_CACHE // 2
     cdef bint copy_x = copy and fan_out >= 4 * TILE_VECTORS * VL and ldx * <Py_ssize_t> sizeof(real) >= 2048
+    cdef bint narrow = scratch != NULL and narrow_enough(rows, end - begin, fan_out, ldx - begin)
     for k in range(blocks):
         row = rows * k // blocks
         depth = rows * (k + 1) // blocks - row
         a = x + row * ldx + begin
         lda = ldx
+        if narrow:
+            narrow_weight_gradient(depth, end - begin, fan_out, a, ldx, dz + row * ldz, ldz, dw + begin * fan_out,
+                                   add or k > 0, scratch)
+            continue
         if copy_x:
             lda = end - begin + LINE
             x_copy = scratch + depth * TILE_VECTORS * VL

@@ -10,7 +10,7 @@
 (e) poisson is half the Poisson deviance, 0 and flat at y = t: there it is a square, and computed as one.
 """
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
 from fastbp._simd cimport *
@@ -34,6 +34,7 @@ cdef struct HeadRule:
 cdef struct Targets:
     const real *dense       # [rows, n], or NULL where there are labels
     const int64_t *labels   # [rows]
+    const uint8_t *bytes    # in place of labels, where rows are gathered: one each
     const double *weights   # [rows], or NULL: all 1
     double scale            # 1 / sum of weights, or 1
 

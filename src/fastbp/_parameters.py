@@ -49,7 +49,6 @@ class Parameters:
         self._buffer = padded[: self.n_parameters]  # what the kernels get; users get views of it
         self._parameters = self._buffer[:]
         self.weights, self.biases = self.views(self._parameters)
-        self._identity = object()  # what an optimizer knows its network by
         self._local = threading.local()
         self._mean = self.reduction == "mean"
         self._softmax = self.output_activation == "softmax"
@@ -64,7 +63,9 @@ class Parameters:
                 low, high = clip_edges(self.output_activation, clip, self.dtype)
         codes = [ACTIVATIONS.index(name) for name in (*self.activation, self.output_activation)]
         loss = LOSSES.index(self.loss)
-        self._network = self._kernels.Network(self.sizes, codes, loss, clipped, clip, log_clip, low, high)
+        self._network = self._kernels.Network(
+            self._buffer, self._parameters, self.sizes, codes, loss, self._mean, clipped, clip, log_clip, low, high
+        )
 
     def _draw_weights(self, generator: np.random.Generator) -> None:
         for W, name in zip(self.weights, (*self.activation, self.output_activation), strict=True):

@@ -49,6 +49,7 @@ cdef struct Plan:
     Py_ssize_t slab_rows, n_slabs   # by phases
     bint pack_dz                    # once, for all tasks of a layer's dW
     Py_ssize_t block_rows
+    Py_ssize_t asked_rows           # rows of the next block that are asked for at a time, on the way forward and back
     Py_ssize_t n_losses             # chunks, or blocks of all slabs
     # sizes and places in a workspace, in numbers
     Py_ssize_t region_size, n_regions, scratch_size, gradient_size
@@ -85,7 +86,7 @@ cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
 
     An even number where there is much to do, for two threads or four.
     """
-    cdef bint wide = layer.fan_out * GRADIENT_ROWS * <Py_ssize_t> sizeof(real) > 512 * 1024
+    cdef bint wide = layer.fan_out * GRADIENT_ROWS * <Py_ssize_t> sizeof(real) > SECOND_CACHE // 2
     cdef Py_ssize_t rows = GRADIENT_ROWS // 2 if wide else GRADIENT_ROWS
     if layer.fan_in * layer.fan_out < 8192:
         return blocks_of(layer.fan_in, rows)
@@ -155,16 +156,18 @@ cdef inline void make_plan(
         plan.gradient_size = in_lines(net.n_parameters) * plan.n_chunks if plan.n_chunks > 1 else 0
     else:
         plan.n_chunks = 1
-        most = max(256, (8 * 1024 * 1024 // <Py_ssize_t> sizeof(real)) // row_size)
+        most = max(512, (8 * 1024 * 1024 // <Py_ssize_t> sizeof(real)) // row_size)
         plan.n_slabs = 1 if mode == TAPE else blocks_of(rows, most)
         plan.slab_rows = (rows + plan.n_slabs - 1) // plan.n_slabs
-        row_limit = max(row_limit, 128)  # W passes by once for each block
-        here = max(1, min(row_limit, (plan.slab_rows + 3) // 4 if plan.slab_rows >= 96 else (plan.slab_rows + 1) // 2))
-        plan.block_rows = (plan.slab_rows + blocks_of(plan.slab_rows, here) - 1) // blocks_of(plan.slab_rows, here)
+        # W passes by once for each block; an even number of them, for two threads
+        here = max(1, min(ROW_BLOCK, (plan.slab_rows + 3) // 4 if plan.slab_rows >= 96 else (plan.slab_rows + 1) // 2))
+        most = 2 * blocks_of(plan.slab_rows, 2 * here)
+        plan.block_rows = (plan.slab_rows + most - 1) // most
         plan.n_regions = 1
         plan.region_size = in_lines(plan.slab_rows * row_size)
         plan.n_losses = plan.n_slabs * blocks_of(plan.slab_rows, plan.block_rows) if mode == TRAIN else 0
         plan.gradient_size = 0
+    plan.asked_rows = (plan.block_rows + 2 * net.n_layers - 2) // (2 * net.n_layers - 1)
     here = plan.block_rows if plan.by_chunks else plan.slab_rows
     plan.scratch_size = in_lines(max(max(gradient_scratch(here, GRADIENT_ROWS), plan.block_rows * TILE_VECTORS * VL),
                                      SOFTMAX_ARRAYS * net.layers[net.n_layers - 1].fan_out * VL))

@@ -18,6 +18,8 @@ cdef extern from "simd.h" nogil:
         LINE            # numbers in a cache line
         TILE_VECTORS
         DEPTH_BLOCK
+        ROW_BLOCK
+        SECOND_CACHE    # bytes
         TILE_ROWS_1
         TILE_ROWS_2
         TILE_ROWS_3
@@ -37,7 +39,9 @@ cdef extern from "simd.h" nogil:
     vint vseti(lane x) noexcept
     real vlane(vreal x, int i) noexcept
     real real_sqrt(real x) noexcept
-    void prefetch_line(const real *p) noexcept
+    vreal vsqrt(vreal x) noexcept
+    vreal vquotient(vreal a, vreal b) noexcept
+    void prefetch_line(const void *p) noexcept
     void prefetch_to_write(const real *p) noexcept
     void write_back(real *p) noexcept
 

@@ -24,6 +24,7 @@ Array = np.ndarray[Any, Any]
 LARGE = 2**28  # bytes of rows
 PIECE = 2**26
 STRETCH = 2**20
+MOST_ROWS = 2**32  # that the kernels' indices count; more are copied piece by piece
 WORK = 2e9  # rows times parameters of one call: a fraction of a second, between which Ctrl-C is seen
 
 
@@ -66,12 +67,27 @@ class Table:
         self.rows = len(self.X)
         self._row_bytes = max(1, (self.X[0].size + self.Y[0].size) * net.dtype.itemsize)
         y_dtype = np.dtype(np.int64) if self.Y.ndim == 1 and net._softmax else net.dtype
-        self._convert = _needs_copy(self.X, net.dtype) or _needs_copy(self.Y, y_dtype)
-        self.in_pieces = any(large)
+        many = self.rows > MOST_ROWS
+        if many and not pieces:
+            raise ValueError(f"X must have at most {MOST_ROWS} rows on each rank, got {self.rows}")
+        self._convert = many or _needs_copy(self.X, net.dtype) or _needs_copy(self.Y, y_dtype)
+        self.in_pieces = many or any(large)
         # Rows of weight 0 add nothing; left out, no batch consists of them alone.
         positive = None if self.weight is None else self.weight > 0
-        self.pool = None if positive is None or positive.all() else np.flatnonzero(positive).astype(np.int64)
+        self.pool = None if positive is None or positive.all() else self._index(np.flatnonzero(positive))
         self._order: Array | None = None
+        self._narrow_Y: Array | None = None
+
+    def _index(self, rows: Array) -> Array:
+        """Numbers of rows as the kernels take them, or where those cannot count them, as NumPy does."""
+        return rows.astype(np.uint32 if self.rows <= MOST_ROWS else np.int64, copy=False)
+
+    def _narrow(self) -> Array:
+        """Y, with labels in a byte each where that can be: rows far apart are read faster from little memory."""
+        if self._narrow_Y is None:
+            bytewise = self.Y.ndim == 1 and self._net._softmax and self._net.sizes[-1] <= 256
+            self._narrow_Y = self.Y.astype(np.uint8) if bytewise else self.Y
+        return self._narrow_Y
 
     def _targets(self, name: str, Y: Any, rows: int) -> Array:
         net = self._net
@@ -87,7 +103,7 @@ class Table:
 
     def split(self, fraction: float, generator: np.random.Generator | None) -> Array:
         """Set a share of the rows aside, drawn at random or the last ones: the pool is the rest."""
-        pool = np.arange(self.rows, dtype=np.int64) if self.pool is None else self.pool
+        pool = self._index(np.arange(self.rows)) if self.pool is None else self.pool
         held = round(fraction * len(pool))
         if not 0 < held < len(pool):
             raise ValueError(
@@ -111,29 +127,31 @@ class Table:
             order = self.pool
             if generator is not None:
                 if self._order is None:  # of the epoch before: its memory is used again
-                    self._order = np.empty(n, np.int64)
+                    self._order = np.empty(n, np.uint32)
                 order = shuffled(self.pool, generator, self._order)
-            yield Part(self.X, self.Y, self.weight, order, order)
+            yield Part(self.X, self.Y if order is None else self._narrow(), self.weight, order, order)
             return
         piece = max(1, PIECE // self._row_bytes // batch_size) * batch_size
         stretch = max(1, STRETCH // self._row_bytes)
         if generator is not None:
-            places = np.arange(-(-n // stretch), dtype=np.int64)
+            places = np.arange(-(-n // stretch), dtype=np.uint32)
             shuffled(None, generator, places[:-1])  # the last stretch may be short, and stays last; it begins anywhere
+            places = places.astype(np.int64)
             shift = int(generator.integers(n))
         for begin in range(0, n, piece):
             at = np.arange(begin, min(n, begin + piece), dtype=np.int64)
             if generator is not None:
                 at = (places[at // stretch] * stretch + at % stretch + shift) % n
-                at = shuffled(at, generator, np.empty_like(at))
+                at = at[shuffled(None, generator, np.empty(len(at), np.uint32))]
             yield self._part(at if self.pool is None else self.pool[at])
 
     def _part(self, rows: Array) -> Part:
         """Some rows, in this order, converted if they must be: then read in the order of the file."""
         if not self._convert:
+            rows = self._index(rows)
             return Part(self.X, self.Y, self.weight, rows, rows)
         ascending, order = np.unique(rows, return_inverse=True)
-        return Part(*self.take(ascending), order.astype(np.int64, copy=False).reshape(-1), rows)
+        return Part(*self.take(ascending), order.astype(np.uint32).reshape(-1), rows)
 
     def take(self, rows: Array) -> tuple[Array, Array, Array | None]:
         """A converted copy of some rows."""

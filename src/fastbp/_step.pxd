@@ -157,18 +157,21 @@ cdef struct Team:           # what the threads of a step share, cache lines apar
     Py_ssize_t[NUMBERS_APART] arrived       # of all at all the points where they wait for each other
 
 
-cdef inline void pack_own(Step *s, int threads, int thread, Team *team, Py_ssize_t *meetings) noexcept nogil:
-    """All panels for one thread.  What others will update, one of its readers then claims for the time being."""
+cdef inline void pack_own(const Step *s, int threads, int thread) noexcept nogil:
+    """All panels for one thread; first what is made of the parameters that it updates itself.
+
+    The others it has to fetch.  If they are about to be updated, one of their readers claims their lines as soon as it
+    has read them; their owner is done with them by then, and if it is not, nothing is lost but time.
+    """
     cdef real *panels = panels_of(s, s.memory + s.plan.scratch_at + thread * s.plan.scratch_size)
-    cdef Py_ssize_t task, begin
-    cdef int next = (thread + 1) % threads
-    for task in range(2 * s.net.n_layers):
-        pack_task(s, task, panels)
-    if threads > 1 and s.update.rule != NO_UPDATE:
-        meetings[0] += 1
-        wait_for_all(team.arrived, meetings[0] * threads)
-        begin = first_parameter(s, threads, next)
-        claim_lines(s.update.parameters + begin, first_parameter(s, threads, next + 1) - begin)
+    cdef Py_ssize_t begin
+    cdef int k, owner
+    for k in range(threads):
+        owner = (thread + k) % threads
+        pack_part(s, threads, thread, owner, panels)
+        if k == 1 and s.update.rule != NO_UPDATE:
+            begin = first_parameter(s, threads, owner)
+            claim_lines(s.update.parameters + begin, first_parameter(s, threads, owner + 1) - begin)
 
 
 cdef inline separate_void run_thread(Step *s, int threads, int thread, Team *team) noexcept nogil:
@@ -181,7 +184,7 @@ cdef inline separate_void run_thread(Step *s, int threads, int thread, Team *tea
     cdef Py_ssize_t *next_task_2 = team.next_task_2
     cdef int stage
     if s.plan.own_panels:
-        pack_own(s, threads, thread, team, &meetings)
+        pack_own(s, threads, thread)
     for k in range(last + 1):
         stage = stage_at(s, k)
         n = tasks_of(s, stage)

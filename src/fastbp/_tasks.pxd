@@ -15,15 +15,62 @@ from fastbp._blocks cimport *
 
 # ---- loss and gradient -----------------------------------------------------------------------------------------------
 
+cdef inline Py_ssize_t first_parameter(const Step *s, int threads, int thread) noexcept nogil:
+    """Parameters are shared out once for all: they stay in the cache of the core that updates them."""
+    return min(s.net.n_parameters, RANGE * share(blocks_of(s.net.n_parameters, RANGE), threads, thread))
+
+
 cdef inline void pack_task(const Step *s, Py_ssize_t task, real *panels) noexcept nogil:
     """Pack W (even tasks) or W^T (odd tasks) of a layer."""
-    cdef Py_ssize_t index = task // 2
-    cdef const Layer *layer = &s.net.layers[index]
+    cdef Py_ssize_t fan_in = s.net.layers[task // 2].fan_in
     if task % 2 == 0:
-        pack_weights(s.parameters + layer.weights, s.parameters + layer.biases, layer.fan_in, layer.fan_out,
-                     panels + layer.packed)
-    elif s.plan.mode == TAPE or (index > 0 and s.plan.mode == TRAIN):
-        pack_weights_transposed(s.parameters + layer.weights, layer.fan_in, layer.fan_out, panels + layer.transposed)
+        pack_rows_of_w(s, task // 2, 0, fan_in, panels)
+    else:
+        pack_vectors_of_wt(s, task // 2, 0, vectors(fan_in), panels)
+
+
+cdef inline void pack_rows_of_w(
+    const Step *s, Py_ssize_t index, Py_ssize_t begin, Py_ssize_t end, real *panels,
+) noexcept nogil:
+    cdef const Layer *layer = &s.net.layers[index]
+    pack_weights(s.parameters + layer.weights, s.parameters + layer.biases, layer.fan_in, layer.fan_out, begin, end,
+                 panels + layer.packed)
+
+
+cdef inline void pack_vectors_of_wt(
+    const Step *s, Py_ssize_t index, Py_ssize_t begin, Py_ssize_t end, real *panels,
+) noexcept nogil:
+    """Of W^T, where the way back needs it."""
+    cdef const Layer *layer = &s.net.layers[index]
+    if s.plan.mode == TAPE or (index > 0 and s.plan.mode == TRAIN):
+        pack_weights_transposed(s.parameters + layer.weights, layer.fan_in, layer.fan_out, begin, end,
+                                panels + layer.transposed)
+
+
+cdef inline Py_ssize_t rows_before(const Step *s, Py_ssize_t index, Py_ssize_t parameter) noexcept nogil:
+    """Rows of a layer's W that begin before one of the parameters."""
+    cdef const Layer *layer = &s.net.layers[index]
+    cdef Py_ssize_t n = parameter - layer.weights
+    return max(0, min(layer.fan_in, (n + layer.fan_out - 1) // layer.fan_out)) if n > 0 else 0
+
+
+cdef inline void pack_part(const Step *s, int threads, int thread, int owner, real *panels) noexcept nogil:
+    """Pack, for one thread, what `owner` updates of all layers.
+
+    W^T is packed by VL rows of W: where owners share some, each of them packs these among its own.
+    """
+    cdef Py_ssize_t begin, end, i
+    cdef bint is_last
+    for i in range(s.net.n_layers):
+        begin = rows_before(s, i, first_parameter(s, threads, owner))
+        end = rows_before(s, i, first_parameter(s, threads, owner + 1))
+        if begin < end:
+            pack_rows_of_w(s, i, begin, end, panels)
+        is_last = begin < end and end == s.net.layers[i].fan_in
+        begin = vectors(begin) if owner == thread + 1 else begin // VL
+        end = vectors(end) if owner == thread or is_last else end // VL
+        if begin < end:
+            pack_vectors_of_wt(s, i, begin, end, panels)
 
 
 cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcept nogil:
@@ -152,11 +199,6 @@ cdef inline double add_penalty(const Step *s, Py_ssize_t begin, Py_ssize_t end) 
                 s.gradient[k] += penalty * s.parameters[k]
             total += sum_of_squares(s.parameters + first, last - first)
     return total
-
-
-cdef inline Py_ssize_t first_parameter(const Step *s, int threads, int thread) noexcept nogil:
-    """Parameters are shared out once for all: they stay in the cache of the core that updates them."""
-    return min(s.net.n_parameters, RANGE * share(blocks_of(s.net.n_parameters, RANGE), threads, thread))
 
 
 cdef inline void finish(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:

@@ -38,6 +38,8 @@ cdef struct Workspace:
     Py_ssize_t capacity     # numbers
     double *losses
     Py_ssize_t losses_capacity
+    void *raw_gradient
+    real *gradient          # as long as the parameters, for steps whose gradient nobody sees; NULL until there is one
     Workspace *next
 
 
@@ -55,14 +57,32 @@ cdef inline void free_workspace(Workspace *w) noexcept:
     if w != NULL:
         PyMem_RawFree(w.raw)
         PyMem_RawFree(w.losses)
+        PyMem_RawFree(w.raw_gradient)
         PyMem_RawFree(w)
+
+
+cdef inline real *allocate(Py_ssize_t n, void **raw) noexcept:
+    """Room for n numbers on a cache line, or if they are many, on a huge page; NULL if there is none.
+
+    raw  OUT  what is to be freed
+    """
+    cdef Py_ssize_t size = n * <Py_ssize_t> sizeof(real)
+    cdef Py_ssize_t unit = HUGE_PAGE if size >= HUGE_PAGE else LINE_BYTES
+    cdef real *memory
+    size = (size + unit - 1) // unit * unit
+    raw[0] = PyMem_RawMalloc(size + unit)
+    if raw[0] == NULL:
+        return NULL
+    memory = aligned(raw[0], unit)
+    if unit == HUGE_PAGE:
+        ask_for_huge_pages(memory, size)
+    return memory
 
 
 cdef inline bint fit_workspace(
     Workspace *w, const Net *net, Py_ssize_t rows, int threads, int mode, bint gather,
 ) noexcept:
     """Plan for so many rows and make room; False if there is no memory."""
-    cdef Py_ssize_t size, unit
     if (w.plan.rows == rows and w.plan.threads_allowed == threads and w.plan.mode == mode
             and w.plan.gather == gather and w.raw != NULL):
         return True
@@ -71,15 +91,9 @@ cdef inline bint fit_workspace(
     if w.plan.total > w.capacity:
         PyMem_RawFree(w.raw)
         w.capacity = 0
-        size = w.plan.total * <Py_ssize_t> sizeof(real)
-        unit = HUGE_PAGE if size >= HUGE_PAGE else LINE_BYTES
-        size = (size + unit - 1) // unit * unit
-        w.raw = PyMem_RawMalloc(size + unit)
-        if w.raw == NULL:
+        w.memory = allocate(w.plan.total, &w.raw)
+        if w.memory == NULL:
             return False
-        w.memory = aligned(w.raw, unit)
-        if unit == HUGE_PAGE:
-            ask_for_huge_pages(w.memory, size)
         w.capacity = w.plan.total
     if w.plan.n_losses > w.losses_capacity:
         PyMem_RawFree(w.losses)

@@ -230,7 +230,7 @@ def _optimizer(archive: Any, description: dict[str, Any], net: MLP) -> Optimizer
 def set_state(optimizer: Optimizer, steps: int, vectors: tuple[Array | None, Array | None]) -> None:
     """Let an optimizer go on from a state of its kind, with the network that it steps next."""
     optimizer._restored = {"steps": steps, "vectors": vectors}
-    optimizer._state = None
+    optimizer._state = optimizer._ready = None
 
 
 def generator_state(generator: np.random.Generator) -> dict[str, Any]:

@@ -141,6 +141,11 @@ class MLP(Evaluation):
         ValueError, TypeError
             If an argument is not as described; the parameters are as before then.
 
+        Notes
+        -----
+        The step is taken whatever the loss and its gradient are; `Optimizer.step` says what becomes of numbers that are
+        too large.  `fit` stops before a step along numbers that are not finite, and can clip them (``max_norm``).
+
         Examples
         --------
         >>> import fastbp
@@ -151,17 +156,21 @@ class MLP(Evaluation):
         >>> net.parameters
         array([1., 1.])
         """
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"optimizer must be a fastbp optimizer (SGD, RMSprop, Adam, AdamW), got {_check.describe(optimizer)}"
-            )
-        self._writable()
-        state = optimizer._state_for(self)
-        gradient = self._gradient_buffer()
-        loss = self._network.train_step(self._buffer, X, Y, sample_weight, gradient, state, self._mean)
+        try:
+            state = optimizer._ready
+        except AttributeError:
+            state = None
+        loss = self._network.train_step(X, Y, sample_weight, state)
         if loss is None:
+            if not isinstance(optimizer, Optimizer):
+                raise TypeError(
+                    "optimizer must be a fastbp optimizer (SGD, RMSprop, Adam, AdamW), "
+                    f"got {_check.describe(optimizer)}"
+                )
+            self._writable()
+            state = optimizer._state_for(self)
             X, Y, sample_weight = self._batch(X, Y, sample_weight)
-            loss = self._network.train_step(self._buffer, X, Y, sample_weight, gradient, state, self._mean)
+            loss = self._network.train_step(X, Y, sample_weight, state)
         return loss  # type: ignore[no-any-return]
 
     def fit(
@@ -316,8 +325,8 @@ class MLP(Evaluation):
         """
         self._writable()
         result = self._network.train_batches(
-            self._buffer, X, Y, sample_weight, order, begin, batch_size, losses, self._gradient_buffer(),
-            optimizer._state_for(self), self._mean, penalty, max_norm, _rates(dropout), key, seconds,
+            X, Y, sample_weight, order, begin, batch_size, losses, optimizer._state_for(self), penalty, max_norm,
+            _rates(dropout), key, seconds,
         )  # fmt: skip
         if result is None:
             raise ValueError("X, Y, sample_weight or order: no longer valid, though they were checked before")
@@ -339,19 +348,11 @@ class MLP(Evaluation):
     ) -> float:
         """Loss and gradient of one batch as `_run_batches` takes it, before its step."""
         loss = self._network.batch_gradient(
-            self._buffer, X, Y, sample_weight, order, begin, batch_size, out, self._mean, _rates(dropout), key, step
+            X, Y, sample_weight, order, begin, batch_size, out, _rates(dropout), key, step
         )
         if loss is None:
             raise ValueError("X, Y, sample_weight, order or out: no longer valid, though they were checked before")
         return loss  # type: ignore[no-any-return]
-
-    def _gradient_buffer(self) -> Array:
-        """A vector of this thread's own for gradients that nobody sees."""
-        try:
-            return self._local.gradient  # type: ignore[no-any-return]
-        except AttributeError:
-            self._local.gradient = np.empty(self.n_parameters, self.dtype)
-            return self._local.gradient  # type: ignore[no-any-return]
 
     # ---- files -------------------------------------------------------------------------------------------------------
 

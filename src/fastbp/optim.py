@@ -27,8 +27,8 @@ class Optimizer:
     _vectors = 0  # of state, each as long as the parameters
 
     def __init__(self, **hyperparameters: Any) -> None:
-        self._net_id: object = None
         self._state: Any = None
+        self._ready: Any = None  # the state, unless hyperparameters have changed since it was told them
         self._restored: dict[str, Any] | None = None
         for name, value in hyperparameters.items():
             setattr(self, name, value)
@@ -38,7 +38,7 @@ class Optimizer:
             value = _check.number(name, value, *self._rules[name])
         object.__setattr__(self, name, value)
         if name in self._rules or name == "nesterov":
-            object.__setattr__(self, "_changed", True)
+            object.__setattr__(self, "_ready", None)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._hyperparameters().items())})"
@@ -68,15 +68,13 @@ class Optimizer:
                             f"optimizer: its saved state is for {vector.size} parameters of dtype {vector.dtype}, "
                             f"this network has {net.n_parameters} of dtype {net.dtype}"
                         )
-            self._state = net._kernels.UpdateState(self._rule, first, second)
+            self._state = net._kernels.UpdateState(net._network.identity, self._rule, first, second)
             self._state.steps = steps
-            self._net_id = net._identity
-            self._changed = True
-        elif self._net_id is not net._identity:
+        elif self._state.owner is not net._network.identity:
             raise ValueError("optimizer: it belongs to the network that it stepped first; make one for each network")
-        if self._changed:
+        if self._ready is None:
             self._state.set(*self._settings())
-            self._changed = False
+            self._ready = self._state
         return self._state
 
     def step(self, net: MLP, grad: Any) -> None:
@@ -94,6 +92,12 @@ class Optimizer:
         ValueError, TypeError
             If grad has another shape or is not of real numbers, or the optimizer belongs to another network.
 
+        Notes
+        -----
+        What the numbers are is not looked at: a nan in grad makes its parameter nan, and with RMSprop, Adam and AdamW
+        one that is too large for the mean of squares (beyond about 1e20 in single precision) makes its parameter stand
+        still from then on.  PyTorch does the same.  `MLP.fit` stops before such a step, with an error.
+
         Examples
         --------
         >>> import numpy as np, fastbp
@@ -110,7 +114,7 @@ class Optimizer:
         self._state_for(net).step(net._buffer, grad)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name not in ("_state", "_net_id", "_restored")}
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_state", "_ready", "_restored")}
         if self._state is not None:
             state["_restored"] = {"steps": self._state.steps, "vectors": (self._state.first, self._state.second)}
         else:
@@ -119,7 +123,7 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._state = self._net_id = None
+        self._state = self._ready = None
 
 
 class SGD(Optimizer):

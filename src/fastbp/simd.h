@@ -72,17 +72,24 @@ typedef real vreal_anywhere;
 #define VL FASTBP_LANES
 
 /* The micro-kernel's tile: at most TILE_ROWS[v] rows of v vectors, so that accumulators, one row of B and a
- * broadcast fit the registers (16, or 32 with AVX-512).  DEPTH_BLOCK rows of B pass by at a time: they fit the first
- * cache, or with tiles as large as AVX-512's, which ask for them more slowly, the second. */
+ * broadcast fit the registers (16, or 32 with AVX-512).
+ *
+ * Of wide layers, DEPTH_BLOCK rows of B pass by ROW_BLOCK rows of A at a time.  A panel of B stays in the first-level
+ * cache, or with AVX-512, whose tiles ask for it at half the rate, in the second.  That has 1 MB or more where there is
+ * AVX-512, and elsewhere often half of it. */
 #if FASTBP_VECTOR_BYTES == 64
 #define TILE_VECTORS 3
 #define DEPTH_BLOCK 512
+#define ROW_BLOCK 128
+#define SECOND_CACHE (1024 * 1024)
 #define TILE_ROWS_1 12
 #define TILE_ROWS_2 12
 #define TILE_ROWS_3 8
 #else
 #define TILE_VECTORS 3
-#define DEPTH_BLOCK 256
+#define DEPTH_BLOCK 192
+#define ROW_BLOCK 96
+#define SECOND_CACHE (512 * 1024)
 #define TILE_ROWS_1 12
 #define TILE_ROWS_2 6
 #define TILE_ROWS_3 4
@@ -129,9 +136,11 @@ static inline real vlane(vreal x, int i) { (void)i; return x; }
 #endif
 #endif
 #if defined(FASTBP_MINMAX) && defined(FASTBP_F32)
+static inline vreal vsqrt(vreal x) { return FASTBP_MINMAX(sqrt, ps)(x); }
 static inline vreal vmin(vreal a, vreal b) { return FASTBP_MINMAX(min, ps)(a, b); }
 static inline vreal vmax(vreal a, vreal b) { return FASTBP_MINMAX(max, ps)(a, b); }
 #elif defined(FASTBP_MINMAX)
+static inline vreal vsqrt(vreal x) { return FASTBP_MINMAX(sqrt, pd)(x); }
 static inline vreal vmin(vreal a, vreal b) { return FASTBP_MINMAX(min, pd)(a, b); }
 static inline vreal vmax(vreal a, vreal b) { return FASTBP_MINMAX(max, pd)(a, b); }
 #else
@@ -155,7 +164,40 @@ static inline vreal vselect(vint mask, vreal a, vreal b)
 {
     return vbits_to_real((mask & vreal_to_bits(a)) | (~mask & vreal_to_bits(b)));
 }
+/* a / b to 4 units in the last place, |b| >= the smallest normal number or nan: by a reciprocal that the instruction
+ * set estimates, and a Newton iteration or two, where it has one; the divider, slow on wide vectors, is left alone. */
+#if FASTBP_VECTOR_BYTES == 64 && defined(__AVX512F__)
+#ifdef FASTBP_F32
+static inline vreal vrcp14(vreal x) { return (vreal)_mm512_rcp14_ps((__m512)x); }
+#else
+static inline vreal vrcp14(vreal x) { return (vreal)_mm512_rcp14_pd((__m512d)x); }
+#endif
+static inline vreal vquotient(vreal a, vreal b)
+{
+    vreal r = vrcp14(b), c = vmin(vset(LARGEST), b);    /* inf has r = 0, which c keeps from becoming nan */
+    r = r + r * (vset(1) - c * r);
+#ifndef FASTBP_F32
+    r = r + r * (vset(1) - c * r);
+#endif
+    return a * r;
+}
+#elif FASTBP_VECTOR_BYTES == 32 && defined(__AVX2__) && defined(FASTBP_F32)
+static inline vreal vquotient(vreal a, vreal b)
+{
+    vreal r = (vreal)_mm256_rcp_ps((__m256)b), c = vmin(vset(LARGEST), b);
+    return a * (r + r * (vset(1) - c * r));
+}
+#else
+static inline vreal vquotient(vreal a, vreal b) { return a / b; }
+#endif
 #ifdef FASTBP_MINMAX_BY_SELECT
+static inline vreal vsqrt(vreal x)
+{
+    real lanes[VL];
+    vstore(lanes, x);
+    for (int i = 0; i < VL; i++) lanes[i] = real_sqrt(lanes[i]);
+    return vload(lanes);
+}
 static inline vreal vmin(vreal a, vreal b) { return vselect(vless(a, b), a, b); }
 static inline vreal vmax(vreal a, vreal b) { return vselect(vless(b, a), a, b); }
 #endif

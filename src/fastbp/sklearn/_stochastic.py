@@ -104,7 +104,7 @@ class Epoch:
     """Passes over the training rows, each in a new order."""
 
     def __init__(self, model: BaseMLP, net: MLP, X: Any, Y: Array, weights: Array | None, train: Array) -> None:
-        self.model, self.net, self.data, self.order = model, net, (X, Y, weights), train
+        self.model, self.net, self.data, self.order = model, net, (X, Y, weights), train.astype(np.uint32)
         rows = len(train)
         if model.batch_size == "auto":
             self.batch_size = min(200, rows)
