@@ -143,8 +143,10 @@ def safe_log(np.ndarray y, double clip, np.ndarray out, object derivative):
 
 # ---- orders of rows --------------------------------------------------------------------------------------------------
 
-# Times are those of MOST_AT_ONCE rows.  It is shared by all, and no harm is done if two write to it at once.
-cdef Pace shuffling
+cdef enum:
+    PACE_ROWS = 1 << 24     # whose time is kept: a pass shuffles once, so a pause must be long to spare it anything
+
+cdef Pace shuffling         # shared by all, and no harm is done if two write to it at once
 
 
 def shuffle(object rows, np.ndarray words, np.ndarray out):
@@ -177,7 +179,7 @@ def shuffle(object rows, np.ndarray words, np.ndarray out):
         PyErr_CheckSignals()
         with nogil:
             shuffle_piles(&deal, seed, order, PILES // parts * part, PILES // parts * (part + 1), threads)
-    keep_pace(&shuffling, threads, begin, begin + (omp_get_wtime() - begin) / n * MOST_AT_ONCE)
+    keep_pace(&shuffling, threads, begin, begin + (omp_get_wtime() - begin) / n * PACE_ROWS)
 
 
 # ---- for tests and benchmarks ----------------------------------------------------------------------------------------
