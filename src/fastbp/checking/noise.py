@@ -39,8 +39,8 @@ def level_from_differences(values: list[float]) -> float | None:
     True
     """
     row = np.asarray(values, dtype=np.float64)
-    size = float(np.abs(row).max()) or 1.0  # squares of the differences must not overflow
-    row = row / size
+    size = 2.0 ** (math.frexp(float(np.abs(row).max()))[1] - 1)  # a power of two: it adds no noise
+    row = row / size  # squares of the differences must not overflow
     levels, changes = [], []
     for k in range(1, len(values)):
         row = np.diff(row)
