@@ -30,7 +30,7 @@ def test_what_is_missed_within_a_kinks_reach_is_smaller_than_the_report_states(s
         part = slice(start, start := start + int(np.prod(shape)))
         if name in case.wrong and name not in report.failed_blocks:
             error = np.abs(given - right)[part].max() / np.abs(given[part]).max()
-            assert block.name == name and error < block.visible, f"{case.text}\n{report}"
+            assert error < block.visible, f"{case.text}\n{report}"
 
 
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
