@@ -57,8 +57,9 @@ def test_gradient_is_that_of_plain_numpy_at_every_batch_size(isa, dtype, m):
     agrees(make(dtype), *data(dtype, m=m))
 
 
-@pytest.mark.parametrize("sizes", [(300, 200, 150), (784, 128, 10), (1, 1), (1, 1, 1, 1, 1, 1, 1), (2, 500,
-                                                                                                    500, 1)])
+@pytest.mark.parametrize("sizes", [
+    (300, 200, 150), (784, 128, 10), (1, 1), (1, 1, 1, 1, 1, 1, 1), (2, 500, 500, 1), (2000, 2), (10, 2000, 2),
+])  # fmt: skip
 def test_gradient_is_that_of_plain_numpy_at_large_and_small_sizes(isa, dtype, sizes):
     net = make(dtype, sizes, output_activation="tanh", loss="squared_error")
     net.parameters[:] *= 0.3

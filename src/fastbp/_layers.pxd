@@ -209,7 +209,9 @@ cdef inline bint narrow_enough(
 ) noexcept nogil:
     """Whether n rows of dW are cheaper made as columns of its transpose: of fan_out lanes most may be idle."""
     cdef Py_ssize_t saved = n * vectors(fan_out) - fan_out * vectors(n)     # vectors' multiply-adds, for each row
-    return rows >= 16 and fan_out <= 16 and vectors(n) * VL <= readable and saved * rows > 4 * n * fan_out
+    cdef bint fits = fan_out * vectors(n) <= min(rows, DEPTH_BLOCK) * TILE_VECTORS      # in the scratch, whatever n
+    return (rows >= 16 and fan_out <= 16 and fits and vectors(n) * VL <= readable
+            and saved * rows > 4 * n * fan_out)
 
 
 cdef inline separate_void narrow_weight_gradient(
