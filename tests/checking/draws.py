@@ -107,6 +107,12 @@ def draw(seed: int) -> Draw:
     return Draw(net, net.w0, net.layout, frozenset(), text + " right")
 
 
+def spoiled(case, name, factor, text):
+    """The network of a case, with the gradient of one block multiplied by ``factor``, entry by entry."""
+    case.f.mistakes = {"blocks": {name: lambda g: g * factor}}
+    return Draw(case.f, case.w0, case.layout, frozenset([name]), text)
+
+
 def draw_on_kink(seed: int) -> Draw:
     """A network on a kink, with mistakes in a block that the kink passes through, where the kink does not reach.
 
@@ -131,11 +137,9 @@ def draw_on_kink(seed: int) -> Draw:
             factor = np.ones(g.size)
             factor[chosen] += 10.0 ** rng.uniform(-4, 0.3) * rng.choice([-1, 1])
             if error_matters(g, g * factor):
-                factor = factor.reshape(shape)
-                net.mistakes = {"blocks": {name: lambda g, factor=factor: g * factor}}
-                return Draw(net, net.w0, net.layout, frozenset([name]),
-                            f"{seed} on a kink: {case.text} but wrong in {name}, entries {chosen.tolist()} "
-                            f"times {factor.ravel()[chosen[0]]:.6g}")
+                return spoiled(case, name, factor.reshape(shape),
+                               f"{seed} on a kink: {case.text} but wrong in {name}, entries {chosen.tolist()} "
+                               f"times {factor[chosen[0]]:.6g}")
     raise AssertionError(f"no case found for seed {seed}")
 
 
@@ -210,12 +214,9 @@ def draw_in_reach(seed: int) -> Draw:
         factor = np.ones(g.size)
         factor[chosen if rng.integers(2) else slice(None)] += 10.0 ** rng.uniform(-4, 0.3) * rng.choice([-1, 1])
         if error_matters(g, g * factor) and outside(net, part, g * factor):
-            entries, size = np.flatnonzero(factor != 1).tolist(), factor[chosen[0]]
-            factor = factor.reshape(shape)
-            net.mistakes = {"blocks": {name: lambda g, factor=factor: g * factor}}
-            return Draw(net, net.w0, net.layout, frozenset([name]),
-                        f"{seed} in reach of a kink: {case.text} but wrong in {name}, entries {entries} times "
-                        f"{size:.6g}")
+            return spoiled(case, name, factor.reshape(shape),
+                           f"{seed} in reach of a kink: {case.text} but wrong in {name}, "
+                           f"entries {np.flatnonzero(factor != 1).tolist()} times {factor[chosen[0]]:.6g}")
     raise AssertionError(f"no case found for seed {seed}")
 
 

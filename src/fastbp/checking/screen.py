@@ -133,14 +133,18 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
 
 def screen_entries(setting: Setting, block: Block, entries: np.ndarray) -> Screened:
     """Random directions that move only some ``entries`` of ``block`` (indices of the whole vector)."""
-    result, chosen = Screened(block), np.zeros(setting.scale.size)
-    chosen[entries] = 1.0
-    if entries.size <= DIRECTIONS:
-        directions = [setting.coordinate(int(i)) for i in entries]
-    else:
-        directions = [chosen * setting.random_direction(block.slice) for _ in range(DIRECTIONS)]
-    _screen_along(setting, block, block.slice, directions, RESOLUTION, result)
+    result = Screened(block)
+    _screen_along(setting, block, block.slice, _directions(setting, block.slice, entries), RESOLUTION, result)
     return result
+
+
+def _directions(setting: Setting, part: slice, entries: np.ndarray) -> list[Vector]:
+    """Each of a few entries of ``part`` on its own, or random directions that move them all."""
+    if entries.size <= DIRECTIONS:
+        return [setting.coordinate(int(i)) for i in entries]
+    chosen = np.zeros(setting.scale.size)
+    chosen[entries] = 1.0
+    return [chosen * setting.random_direction(part) for _ in range(DIRECTIONS)]
 
 
 def _pieces(part: slice) -> list[slice]:
@@ -171,10 +175,7 @@ def _fine_enough(setting: Setting, result: Screened, limit: float) -> bool:
 
 def _screen_part(setting: Setting, block: Block, part: slice, limit: float, result: Screened) -> None:
     """Random directions within ``part`` of a block; what they say is put into ``result``."""
-    if part.stop - part.start <= DIRECTIONS:
-        directions = [setting.coordinate(i) for i in range(part.start, part.stop)]
-    else:
-        directions = [setting.random_direction(part) for _ in range(DIRECTIONS)]
+    directions = _directions(setting, part, np.arange(part.start, part.stop))
     _screen_along(setting, block, part, directions, limit, result)
 
 
