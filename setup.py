@@ -43,7 +43,7 @@ DTYPES = {"f32": [("FASTBP_F32", "1")], "f64": []}
 
 # Contraction to multiply-add is wanted, reordering is not: no -ffast-math.  A tile's loops must be unrolled whole.
 FLAGS = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
-FLAGS += ["-fno-asynchronous-unwind-tables"]  # nobody unwinds C, and they are a fortieth of the wheel
+FLAGS += ["-fno-asynchronous-unwind-tables"]  # nobody unwinds C, and they are 2 % of the wheel
 FLAGS += ["-Wno-psabi", "-Wno-attributes", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
 if MSVC:
     FLAGS = ["/O2"]
