@@ -12,6 +12,8 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from fastbp._simd cimport prefetch_line
+
 cdef enum:
     PILES = 256             # a byte's worth
     SHARES = 16
@@ -70,6 +72,7 @@ cdef inline void shuffle_pile(uint32_t *p, Py_ssize_t n, Numbers numbers) noexce
     cdef uint64_t x
     cdef Py_ssize_t i = n
     while i > 1:
+        prefetch_line(p + n + i)    # of the next pile
         x = next_number(&numbers)
         swap(p, i - 1, index_below(<uint32_t> i, <uint32_t> x, &numbers))
         i -= 1
@@ -116,6 +119,7 @@ cdef inline void make_room(Deal *deal) noexcept nogil:
 cdef inline void put(uint32_t row, uint32_t *out, Py_ssize_t *end) noexcept nogil:
     out[end[0]] = row
     end[0] += 1
+    prefetch_line(out + end[0] + 16)
 
 
 cdef inline void deal_share(
