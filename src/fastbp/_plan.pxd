@@ -142,6 +142,7 @@ cdef inline void make_plan(
         plan.gradient_size = 0
     elif plan.by_chunks:
         most = min(MAX_CHUNKS, rows // 64)
+        most += most % 2 if most > 1 else 0     # an even number, for two threads
         if most < 2 and multiply_adds > 300000:
             most = 2
         plan.n_chunks = max(1, min(most, rows))
