@@ -192,6 +192,24 @@ def test_partial_fit_and_warm_start_go_on_alike(name, digits, diabetes):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_warm_start_that_is_no_better_leaves_the_best_parameters(name, digits, diabetes):
+    """scikit-learn's are overwritten, for coefs_ are the same arrays as its best ones: here it gets copies."""
+    X, y = data(name, digits, diabetes)
+    models, best = [], []
+    for package in (theirs, ours):
+        model = getattr(package, name)(random_state=0, warm_start=True, early_stopping=True, n_iter_no_change=2, **SGD)
+        model.fit(X, y)
+        if package is theirs:
+            model.coefs_, model.intercepts_ = ([p.copy() for p in ps] for ps in (model.coefs_, model.intercepts_))
+        best.append(model.coefs_[0].copy())
+        model.fit(np.roll(X, 1, axis=0), y)  # what was learnt is of no use here
+        models.append(model)
+    assert_same(*models)
+    np.testing.assert_array_equal(models[1].coefs_[0], best[1])
+    np.testing.assert_array_equal(models[0].coefs_[0], best[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_verbose_prints_the_same(name, digits, diabetes, capsys):
     X, y = data(name, digits, diabetes)
     printed = []

@@ -70,7 +70,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     verbose : bool or int, default False
         Print a line for each epoch.
     warm_start : bool, default False
-        `fit` goes on from the parameters of the last one.
+        `fit` goes on from the parameters of the last one.  With `early_stopping` it ends with those of
+        `best_validation_score_`, also where an earlier `fit` reached it; scikit-learn ends such a `fit` with its last
+        parameters, for it overwrites the best ones.
     momentum : float in [0, 1], default 0.9
         Of "sgd".
     nesterovs_momentum : bool, default True
