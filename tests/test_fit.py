@@ -158,6 +158,12 @@ def test_validation_is_measured_after_each_epoch():
     assert history.best_epoch == int(np.argmax(history.validation_scores))
 
 
+@pytest.mark.parametrize("score", [None, "high", [1.0, 2.0]])
+def test_a_score_is_a_number(score):
+    with pytest.raises(TypeError, match="score must return a number, got"):
+        make().fit(X, T, validation=0.2, score=lambda y, p: score)
+
+
 def test_a_fraction_is_set_aside():
     broken = X.copy()
     broken[40:] = np.nan
@@ -229,6 +235,7 @@ def test_callbacks_see_the_epoch_and_may_stop_and_change_the_rate():
     assert others[-1].history is history
     assert optimizer.learning_rate == 0.05, "what a callback sets stays"
     assert make().fit(X, T, epochs=3, callbacks=lambda epoch: "yes").stopped == "epochs"
+    assert make().fit(X, T, epochs=3, callbacks=lambda epoch: np.float32(epoch.loss) > 0).stopped == "callback"
 
 
 def test_an_error_in_a_callback_comes_out_with_the_history():

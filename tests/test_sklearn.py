@@ -535,7 +535,7 @@ def test_callbacks_see_each_epoch_and_may_stop(solver, digits):
 
     def callback(model):
         seen.append((model.n_iter_, model.loss_, model.score(X, y)))
-        return model.n_iter_ == 4
+        return np.int64(model.n_iter_) == 4  # NumPy's True is as good as Python's
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")

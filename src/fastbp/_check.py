@@ -88,6 +88,11 @@ def integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
     return result
 
 
+def is_true(answer: Any) -> bool:
+    """Whether a callback's answer is True, or NumPy's: not whatever else counts as true, which may be an accident."""
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
+
+
 def dtype(name: str, value: Any) -> np.dtype[Any]:
     try:
         result = np.dtype(value)

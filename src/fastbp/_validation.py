@@ -48,10 +48,18 @@ class Validation:
             return loss, None
         truth, found = self._truth, outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
         if group is None:
-            return loss, float(self._score(truth, found))
+            return loss, self._score_of(truth, found)
         parts = group.gather((truth, found))  # the score is that of all rows
-        score = float(self._score(*map(np.concatenate, zip(*parts, strict=True)))) if group.is_root else None
+        score = self._score_of(*map(np.concatenate, zip(*parts, strict=True))) if group.is_root else None
         return loss, group.agree(score)
+
+    def _score_of(self, truth: Any, found: Any) -> float:
+        assert self._score is not None
+        score = self._score(truth, found)
+        try:
+            return float(score)
+        except (TypeError, ValueError):
+            raise TypeError(f"score must return a number, got {_check.describe(score)}") from None
 
 
 def hold_out(

@@ -226,7 +226,7 @@ class Training:
         stop = False
         if o.callbacks and self._is_root:
             epoch = Epoch.last(net, self._optimizer, history)
-            stop = any([callback(epoch) is True for callback in o.callbacks])
+            stop = any([_check.is_true(callback(epoch)) for callback in o.callbacks])
         if self._group is not None:
             stop, hyperparameters = self._group.agree((stop, self._optimizer._hyperparameters()))
             for name, number in hyperparameters.items():  # a callback may have changed them

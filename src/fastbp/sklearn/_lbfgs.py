@@ -9,6 +9,7 @@ import numpy as np
 import scipy.optimize
 from sklearn.utils.optimize import _check_optimize_result
 
+from .. import _check
 from ..lbfgs import add_penalty, one_blas_thread
 from . import _rows
 from ._stochastic import sum_of_squares
@@ -45,7 +46,7 @@ def fit(model: BaseMLP, net: MLP, X: Any, Y: Array, weights: Array | None) -> No
         model.loss_ = reported(intermediate_result.fun)
         if model.verbose:
             print(f"Iteration {model.n_iter_}, loss = {model.loss_:.8f}")
-        if any([callback(model) is True for callback in model._callbacks()]):
+        if any([_check.is_true(callback(model)) for callback in model._callbacks()]):
             raise StopIteration
 
     model.n_iter_ = 0

@@ -11,6 +11,7 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
+from .. import _check
 from ..optim import SGD, Adam, Optimizer
 from . import _rows
 
@@ -207,4 +208,4 @@ def end_epoch(model: BaseMLP, net: MLP, loss: float, rows: int, score: float | N
                 f"{measure} did not improve more than tol={model.tol:f} for {model.n_iter_no_change} consecutive "
                 f"epochs. {then}"
             )
-    return any([callback(model) is True for callback in model._callbacks()]) or stop
+    return any([_check.is_true(callback(model)) for callback in model._callbacks()]) or stop
