@@ -114,7 +114,7 @@ def overlap(comm: Any, mpi: Any, task: Task, seconds: float) -> dict[str, float]
     half = len(vector) // 2
     parts = (slice(0, half), slice(half, None))
     whole = task.optimizer._state_for(net)
-    states = [net._kernels.UpdateState("adam", whole.first[part], whole.second[part]) for part in parts]
+    states = [net._kernels.UpdateState(whole.owner, "adam", whole.first[part], whole.second[part]) for part in parts]
     for state in states:
         state.set(*task.optimizer._settings())
 
