@@ -84,7 +84,7 @@ cdef inline inlined_void elu(vreal z, vreal *a, vreal *d) noexcept nogil:
     """z for z > 0, else exp(z) - 1; 1 for z > 0, else exp(z): elu'(0) = 1"""
     cdef vreal s, w, u
     cdef vint positive = vless(vset(0), z)
-    exp_parts(vmax(vset(-EXP_LIMIT), vmin(vset(0), z)), vset(0), &s, &w)
+    exp_parts(vmax(vset(-EXP_LIMIT), vmin(vset(0), z)), &s, &w)
     u = scale(vset(1), w)
     a[0] = vselect(positive, z, u * s + (u - vset(1)))
     d[0] = vselect(positive, vset(1), scale(vset(1) + s, w))
@@ -96,7 +96,7 @@ cdef inline inlined_void logistic(
     vreal x, vreal *s, vreal *w, vreal *power, vreal *u, vreal *bottom,
 ) noexcept nogil:
     """exp(x) = scale(1 + s, w), x <= 0; power = scale(1, w); u = exp(x), unless it is tiny to full accuracy; 1 + u"""
-    exp_parts(vmax(vset(-EXP_LIMIT), x), vset(0), s, w)
+    exp_parts(vmax(vset(-EXP_LIMIT), x), s, w)
     power[0] = scale(vset(1), w[0])
     u[0] = power[0] * s[0] + power[0]
     bottom[0] = vset(1) + u[0]
@@ -164,7 +164,7 @@ cdef inline inlined_void gelu(vreal z, vreal *a, vreal *d) noexcept nogil:
     cdef vint negative = vless(z, vset(0))
     cdef vreal t = vmin(vset(NORMAL_LIMIT), vabs(z))
     cdef vreal upper = vbits_to_real(vreal_to_bits(t) & vseti(UPPER_HALF))
-    exp_parts(vset(<real>-0.5) * (upper * upper), vset(<real>-0.5) * ((t - upper) * (t + upper)), &s, &w)
+    exp_parts_of_sum(vset(<real>-0.5) * (upper * upper), vset(<real>-0.5) * ((t - upper) * (t + upper)), &s, &w)
     density = vset(NORMAL_PEAK) + vset(NORMAL_PEAK) * s     # times what w stands for: phi(t)
     q = polynomial(MILLS_Q, MILLS_Q_TERMS, t)
     tq = t * q

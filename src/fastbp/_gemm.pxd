@@ -8,8 +8,9 @@
     panels of a matrix, because a tile with few accumulators waits for the latency of its own multiply-adds.
 (d) Every element of C adds up its terms in the order of depth, whatever the tile it falls in; where the instruction set
     has a fused multiply-add the compiler uses it.
-(e) A is read where it stands, by rows (C = A B) or by columns (C = A^T B).  B is read where it stands, or from panels
-    packed beforehand: [panel][depth][V * VL], columns past the edge zero.
+(e) A is read where it stands, by rows (C = A B) or by columns (C = A^T B), or for the latter from a packed strip for
+    each tile.  B is read where it stands, or from panels packed beforehand: [panel][depth][V * VL], columns past the
+    edge zero.
 (f) A B^T without packing B is a matter of inner products, which a few rows of A do not repay: `inner_products`.
 """
 from fastbp._simd cimport *
@@ -89,13 +90,15 @@ cdef inline inlined_void tile(
 cdef inline inlined_void panel(
     const int V, const int transposed, Py_ssize_t rows, Py_ssize_t depth,
     const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b, Py_ssize_t strip,
 ) noexcept nogil:
     """`tile` for any number of rows; arguments as there.
 
     next_b      packed block of B, as large as this one, that is needed next: each tile asks for a part of it; or NULL
+    strip       numbers from one strip of A to the next, if A is as `pack_strips` leaves it; or 0
     """
-    cdef Py_ssize_t tiles = (rows + tile_rows(V) - 1) // tile_rows(V)
+    cdef Py_ssize_t most = TILE_ROWS_3 if strip > 0 else tile_rows(V)
+    cdef Py_ssize_t tiles = (rows + most - 1) // most
     cdef Py_ssize_t small = rows // tiles, larger = rows % tiles, t, r
     cdef const real *ahead = b if next_b == NULL else next_b
     cdef Py_ssize_t pace = 0 if next_b == NULL else (V * VL + tiles - 1) // tiles
@@ -126,7 +129,7 @@ cdef inline inlined_void panel(
         elif tile_rows(V) >= 12:
             tile(12, V, transposed, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, ahead, pace)
         ahead += pace * depth
-        a += r if transposed else r * lda
+        a += strip if strip > 0 else r if transposed else r * lda
         c += r * ldc
         if start != NULL:
             start += r * ld_start
@@ -137,57 +140,57 @@ cdef inline separate_void panel_1_rows(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
     real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    panel(1, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
+    panel(1, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b, 0)
 
 
 cdef inline separate_void panel_1_columns(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b, Py_ssize_t strip,
 ) noexcept nogil:
-    panel(1, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
+    panel(1, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b, strip)
 
 
 cdef inline separate_void panel_2_rows(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
     real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    panel(2, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
+    panel(2, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b, 0)
 
 
 cdef inline separate_void panel_2_columns(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b, Py_ssize_t strip,
 ) noexcept nogil:
-    panel(2, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
+    panel(2, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b, strip)
 
 
 cdef inline separate_void panel_3_rows(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
     real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
 ) noexcept nogil:
-    panel(3, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
+    panel(3, 0, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b, 0)
 
 
 cdef inline separate_void panel_3_columns(
     Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb,
-    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b,
+    real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last, const real *next_b, Py_ssize_t strip,
 ) noexcept nogil:
-    panel(3, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
+    panel(3, 1, rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b, strip)
 
 
 cdef inline void multiply_panel(
     int V, bint transposed, Py_ssize_t rows, Py_ssize_t depth, const real *a, Py_ssize_t lda,
     const real *b, Py_ssize_t ldb, real *c, Py_ssize_t ldc, const real *start, Py_ssize_t ld_start, int last,
-    const real *next_b,
+    const real *next_b, Py_ssize_t strip,
 ) noexcept nogil:
     """C[rows, V * VL] = start + A B, or A^T B if transposed; arguments as in `panel`."""
     if transposed:
         if V == 3:
-            panel_3_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
+            panel_3_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b, strip)
         elif V == 2:
-            panel_2_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
+            panel_2_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b, strip)
         else:
-            panel_1_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
+            panel_1_columns(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b, strip)
     else:
         if V == 3:
             panel_3_rows(rows, depth, a, lda, b, ldb, c, ldc, start, ld_start, last, next_b)
@@ -225,6 +228,37 @@ cdef inline void pack_panel(
             vstore(packed + v * VL, load_edge(b + v * VL, columns - v * VL))
         packed += V * VL
         b += ldb
+
+
+cdef inline Py_ssize_t strip_size(Py_ssize_t depth) noexcept nogil:
+    """Numbers from one of `pack_strips` to the next: not a multiple of what would put all on the same cache sets."""
+    return depth * TILE_ROWS_3 + LINE
+
+
+cdef inline void pack_strips(
+    const real *a, Py_ssize_t lda, Py_ssize_t depth, Py_ssize_t rows, real *packed,
+) noexcept nogil:
+    """Copy A^T, rows of C by depth, to a strip for each tile of C: [depth][TILE_ROWS_3], shared out as in `panel`.
+
+    A tile then reads one stream instead of a cache line here and there, of which it would use a half.
+
+    a       IN   A[i, p] at a[p * lda + i]
+    packed  OUT  strips strip_size(depth) apart
+    """
+    cdef Py_ssize_t strips = (rows + TILE_ROWS_3 - 1) // TILE_ROWS_3
+    cdef Py_ssize_t small = rows // strips, larger = rows % strips, p, t, r
+    cdef const real *row
+    cdef real *out
+    cdef int v
+    for p in range(depth):
+        row = a + p * lda
+        out = packed + p * TILE_ROWS_3
+        for t in range(strips):
+            r = small + 1 if t < larger else small
+            for v in range((TILE_ROWS_3 + VL - 1) // VL):
+                store_edge(out + v * VL, load_edge(row + v * VL, r - v * VL), TILE_ROWS_3 - v * VL)
+            row += r
+            out += strip_size(depth)
 
 
 cdef inline inlined_void transpose_block(vreal *t) noexcept nogil:

@@ -5,8 +5,6 @@ vector arithmetic and is never read as a result.  A hidden layer owns two such b
 first keeps the activation's derivative at z and then, on the way back, dE/dz.  Activations made of two straight lines
 need no stored derivative: the sign of their output tells it.
 """
-from libc.string cimport memcpy
-
 from fastbp._simd cimport *
 from fastbp._gemm cimport *
 from fastbp._activations cimport *
@@ -54,7 +52,7 @@ cdef inline void multiply_deep(
         end = depth * (k + 1) // blocks
         multiply_panel(V, transposed, rows, end - begin, a + begin * (lda if transposed else 1), lda,
                        b + begin * ldb, ldb, c, ldc, start if k == 0 else c, ld_start if k == 0 else ldc, last,
-                       b + end * ldb if far else NULL)
+                       b + end * ldb if far else NULL, 0)
         begin = end
 
 
@@ -200,8 +198,9 @@ cdef inline void pack_rows(
 
 
 cdef inline Py_ssize_t gradient_scratch(Py_ssize_t rows, Py_ssize_t dw_rows) noexcept nogil:
-    """Numbers that `weight_gradient` needs for so many rows of the batch and of dW: a panel of dz and a strip of x."""
-    return min(rows, DEPTH_BLOCK) * (TILE_VECTORS * VL + dw_rows + LINE)
+    """Numbers that `weight_gradient` needs for so many rows of the batch and of dW: a panel of dz and strips of x."""
+    cdef Py_ssize_t depth = min(rows, DEPTH_BLOCK)
+    return depth * TILE_VECTORS * VL + (dw_rows // TILE_ROWS_3 + 1) * strip_size(depth)
 
 
 cdef inline bint narrow_enough(
@@ -226,7 +225,7 @@ cdef inline separate_void narrow_weight_gradient(
     cdef int V
     while column < n:
         V = next_panel(vectors(n - column))
-        multiply_panel(V, True, fan_out, rows, dz, ldz, x + column, ldx, scratch + column, ld, NULL, 0, VL, NULL)
+        multiply_panel(V, True, fan_out, rows, dz, ldz, x + column, ldx, scratch + column, ld, NULL, 0, VL, NULL, 0)
         column += V * VL
     for i in range(n):
         for j in range(fan_out):
@@ -245,12 +244,11 @@ cdef inline void weight_gradient(
     dw       OUT  [fan_in, fan_out] without padding
     scratch  OUT  gradient_scratch(rows, end - begin) numbers; may be NULL where rows < 128
     """
-    cdef Py_ssize_t blocks = (rows + DEPTH_BLOCK - 1) // DEPTH_BLOCK, k, row, depth, column, i
-    cdef Py_ssize_t lda, ldb
+    cdef Py_ssize_t blocks = (rows + DEPTH_BLOCK - 1) // DEPTH_BLOCK, k, row, depth, column
+    cdef Py_ssize_t lda, ldb, strip
     cdef const real *a
     cdef const real *b
     cdef const real *next_b
-    cdef real *x_copy
     cdef int V, last
     cdef real *c
     # Rows of dz and x are cache lines and pages apart: a copy of what is needed of them pays if enough tiles read it.
@@ -263,16 +261,16 @@ cdef inline void weight_gradient(
         depth = rows * (k + 1) // blocks - row
         a = x + row * ldx + begin
         lda = ldx
+        strip = 0
         if narrow:
             narrow_weight_gradient(depth, end - begin, fan_out, a, ldx, dz + row * ldz, ldz, dw + begin * fan_out,
                                    add or k > 0, scratch)
             continue
         if copy_x:
-            lda = end - begin + LINE
-            x_copy = scratch + depth * TILE_VECTORS * VL
-            for i in range(depth):
-                memcpy(x_copy + i * lda, a + i * ldx, (end - begin) * sizeof(real))
-            a = x_copy
+            pack_strips(a, ldx, depth, end - begin, scratch + depth * TILE_VECTORS * VL)
+            a = scratch + depth * TILE_VECTORS * VL
+            lda = TILE_ROWS_3
+            strip = strip_size(depth)
         column = 0
         while column < fan_out:
             V = next_panel(vectors(fan_out - column))
@@ -291,7 +289,7 @@ cdef inline void weight_gradient(
                 b = scratch
                 ldb = V * VL
             multiply_panel(V, True, end - begin, depth, a, lda, b, ldb, c, fan_out,
-                           c if add or k > 0 else NULL, fan_out, last, next_b)
+                           c if add or k > 0 else NULL, fan_out, last, next_b, strip)
             column += V * VL
 
 

@@ -82,8 +82,18 @@ cdef inline inlined_void exp_core(vreal x, vreal x_low, vreal *s, vreal *s_low, 
     s_low[0] = (rest - (s[0] - r)) + (low - (r - high))
 
 
-cdef inline inlined_void exp_parts(vreal x, vreal x_low, vreal *s, vreal *w) noexcept nogil:
-    """exp(x + x_low) = scale(1 + s, w) for -EXP_LIMIT <= x <= 0"""
+cdef inline inlined_void exp_parts(vreal x, vreal *s, vreal *w) noexcept nogil:
+    """exp(x) = scale(1 + s, w) for -EXP_LIMIT <= x <= 0"""
+    cdef vreal shifted = x * vset(INVERSE_LOG2) + vset(ROUNDER + 64)
+    cdef vreal n = shifted - vset(ROUNDER + 64)
+    cdef vreal r = (x - n * vset(LOG2_HIGH)) - n * vset(LOG2_LOW)
+    cdef vreal r_squared = r * r
+    s[0] = r + r_squared * polynomial_of_pairs(EXP_P, EXP_P_TERMS, r, r_squared)
+    w[0] = power_of_two(shifted)
+
+
+cdef inline inlined_void exp_parts_of_sum(vreal x, vreal x_low, vreal *s, vreal *w) noexcept nogil:
+    """exp(x + x_low) = scale(1 + s, w) for -EXP_LIMIT <= x <= 0, x_low small"""
     cdef vreal n, unused
     exp_core(x, x_low, s, &unused, &n)
     w[0] = power_of_two(n + vset(ROUNDER + 64))
@@ -112,7 +122,7 @@ cdef inline inlined_vreal vexp(vreal x) noexcept nogil:
 cdef inline inlined_vreal vexp_nonpositive(vreal x) noexcept nogil:
     """exp(x) for x <= 0: a little faster"""
     cdef vreal s, w
-    exp_parts(vmax(vset(-EXP_LIMIT), x), vset(0), &s, &w)
+    exp_parts(vmax(vset(-EXP_LIMIT), x), &s, &w)
     return scale(vset(1) + s, w)
 
 
@@ -143,7 +153,7 @@ cdef inline inlined_vreal vsigmoid(vreal x) noexcept nogil:
     """1 / (1 + u) or u / (1 + u), u = exp(-|x|)"""
     cdef vreal s, w, u, bottom, lost
     cdef vint negative = vless(x, vset(0))
-    exp_parts(vmax(vset(-EXP_LIMIT), -vabs(x)), vset(0), &s, &w)
+    exp_parts(vmax(vset(-EXP_LIMIT), -vabs(x)), &s, &w)
     u = scale(vset(1) + s, w)
     bottom = vset(1) + u
     lost = u - (bottom - vset(1))
