@@ -236,14 +236,17 @@ def machine(threads: int) -> dict[str, Any]:
     import fastbp
 
     model, flags = platform.processor() or platform.machine(), ""
+    entries: dict[str, str] = {}
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         entries = dict(line.split(":", 1) for line in lines if ":" in line)
         entries = {key.strip(): value.strip() for key, value in entries.items()}
         model, flags = entries.get("model name", model), entries.get("flags", "")
-    kind = "avx512" if "avx512f" in flags else "avx2" if "avx2" in flags else platform.machine()
-    wanted = os.environ.get("FASTBP_ISA", kind)
-    if wanted != kind:  # not what such a machine does: a result of its own, beside that of the peers at their best
+    isa = "avx512" if "avx512f" in flags else "avx2" if "avx2" in flags else platform.machine()
+    # Intel's server cores have two multiply-add units of 64 bytes, AMD's Zen 4 two of 32: another machine altogether.
+    kind = f"{isa}-intel" if isa == "avx512" and entries.get("vendor_id") == "GenuineIntel" else isa
+    wanted = os.environ.get("FASTBP_ISA", isa)
+    if wanted != isa:  # not what such a machine does: a result of its own, beside that of the peers at their best
         kind += f"-running-{wanted}"
     packages = ("fastbp", "numpy", "torch", "jax", "jaxlib", "scikit-learn", "scipy")
     versions = {}

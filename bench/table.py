@@ -68,7 +68,8 @@ def describe(result: Result) -> str:
 
 def title(result: Result) -> str:
     """Return the name of the kind of machine."""
-    return str(result["machine"]["kind"]).upper().replace("AVX512", "AVX-512").replace("-RUNNING-", " running ")
+    kind = str(result["machine"]["kind"]).upper().replace("AVX512", "AVX-512")
+    return kind.replace("-INTEL", ", Intel").replace("-RUNNING-", " running ")
 
 
 def header(names: list[str]) -> str:
