@@ -6,7 +6,7 @@ import math
 import statistics
 
 from learners import LEARNERS, PEERS
-from table import Result, describe, geometric_mean
+from table import Result, describe, geometric_mean, title
 
 OURS = ("fastbp.sklearn", "fastbp")
 TITLES = {"fastbp": "net.fit"} | {name: name for name in LEARNERS if name != "fastbp"}
@@ -134,7 +134,7 @@ def short_table(result: Result) -> str:
     """Render the README's table: times of all, factors, and the score of our estimator beside the peers'."""
     columns = [*(f"{TITLES[name]}, ms" for name in LEARNERS), "ratio", "ratio of net.fit"]
     lines = [
-        f"**{result['machine']['kind'].upper().replace('AVX512', 'AVX-512')}**: {describe(result)}.",
+        f"**{title(result)}**: {describe(result)}.",
         "",
         "| training | " + " | ".join(columns) + " | held-out score | of scikit-learn |",
         "|---|" + "---:|" * (len(columns) + 2),
@@ -152,7 +152,7 @@ def short_table(result: Result) -> str:
 def full_table(result: Result) -> str:
     """Render the scores of all, and an epoch against its steps."""
     names = list(LEARNERS)
-    lines = [f"## Trainings, {result['machine']['kind']}", "", describe(result) + ".", ""]
+    lines = [f"## Trainings, {title(result)}", "", describe(result) + ".", ""]
     lines += ["### Held-out scores", "", "| training | " + " | ".join(TITLES[name] for name in names) + " |"]
     lines.append("|---|" + "---:|" * len(names))
     for entry in result["training"]:
