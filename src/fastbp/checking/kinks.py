@@ -246,18 +246,33 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
     base = shortest_distance(setting, list(conflicts.values()))
     tried: list[NearbyGradients] = []
     witnesses: dict[str, list[Witness]] = {}
+    seems_a_mean = False  # of the user's own gradients close by, as far as the planes of the kinks tell
     if not setting.problem.fixed_gradient:
         for delta in (base, base / 30, min(base * 20, 0.05), *([0.3] if base > COARSE else [])):
             tried.append(NearbyGradients(setting, delta, witnesses))
             if _explained(tried[-1], blocks, usable, doubtful, conflicts, LONG_SEARCH if delta == base else 4) is True:
                 outcome.certified += [b.name for b in doubtful]
                 return outcome
+        # Blocks without a kink were compared at w0 itself.
+        touched = [b for b in usable if b in doubtful or b.name in kinked]
+        entries = np.concatenate([np.arange(b.start, b.stop) for b in touched])
+        for _ in range(3):
+            may_be = tried[0].add_sides_with_mean()
+            seems_a_mean = seems_a_mean or bool(may_be[entries].all())
+            if not seems_a_mean:
+                break
+            if _explained(tried[0], blocks, touched, doubtful, conflicts, 1) is True:
+                outcome.certified += [b.name for b in doubtful]
+                return outcome
+    # Right at no point for all blocks at once, as (1, 1) is beside a tie of max(a, b), it is no mean of right ones.
+    is_open = seems_a_mean and right_somewhere(tried[0], doubtful)
     candidates = []
     for block in doubtful:
         answer: bool | None = True
         alone = [_explained(attempt, blocks, [block], [block], conflicts, 4) for attempt in tried[:2]]
         if True not in alone:
             lines = [conflicts[block.name]] if block.name in conflicts else []
+            lines += [w.line for w in witnesses.get(block.name, [])]
             answer, share = from_loss_alone(setting, base, blocks, [block], lines,
                                             suspects(tried, block))
             if answer is None:
@@ -266,7 +281,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
                 answer = True if True in alone else False if False in alone else None
         if answer is True:
             candidates.append(block)
-        elif answer is None:
+        elif answer is None or is_open:
             outcome.unclear.append(block.name)
         else:
             outcome.wrong.append(block.name)
@@ -286,7 +301,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
     for block in candidates:
         if answer is True:
             outcome.certified.append(block.name)
-        elif answer is None:
+        elif answer is None or is_open:
             outcome.unclear.append(block.name)
         else:
             outcome.wrong.append(block.name)
@@ -295,6 +310,11 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
         outcome.right_nearby = all(tried[0].verify(i, b) is True for i in (0, 1) for b in doubtful
                                    if b.name in outcome.wrong)
     return outcome
+
+
+def right_somewhere(nearby: NearbyGradients, group: list[Block]) -> bool:
+    """Is the user's gradient certainly right on all of ``group`` at one of a few points close to w0?"""
+    return any(all(nearby.verify(i, b) is True for b in group) for i in range(min(6, len(nearby.offsets))))
 
 
 def suspects(tried: list[NearbyGradients], block: Block) -> list[int]:

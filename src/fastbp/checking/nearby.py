@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .differences import SAFETY, Line
+from .planes import sides_with_mean
 from .problem import BadGradient, Block, Vector
 from .screen import DECISIVE, RESOLUTION, disagrees
 from .setting import Setting, threshold, typical_move
@@ -76,6 +77,28 @@ class NearbyGradients:
         most = np.maximum(np.abs(self.setting.gradient), RESOLUTION * self.top)
         self.blur = np.maximum(self.blur, 30 * delta * np.minimum(self.changes[-1], most))
         return len(self.offsets) - 1
+
+    def very_near(self, offset: Vector) -> Vector | None:
+        """The gradient so close to w0 that what it differs by from its limit is of no account."""
+        problem = self.setting.problem
+        try:
+            near = self.gradient(problem.w0 + math.sqrt(problem.gradient_unit) * offset)
+        except BadGradient:
+            return None
+        return near if np.all(np.isfinite(near)) else None
+
+    def add_sides_with_mean(self) -> np.ndarray:
+        """Find the planes on which the kinks lie, and add points on sides that have the gradient at w0 as mean.
+
+        Returns for which entries the gradient may be such a mean, whether or not sides were found.
+        """
+        setting, everything = self.setting, slice(0, self.setting.scale.size)
+        start, turn = setting.random_direction(everything), setting.random_direction(everything)
+        moves, may_be = sides_with_mean(self.very_near, start, turn, setting.gradient, self.unit(), setting.scale,
+                                        setting.rng)
+        for move in moves:
+            self.add(move + 1e-3 * self.tail * (move == 0))
+        return may_be
 
     def gradient(self, point: Vector) -> Vector:
         """The user's gradient at a point."""
