@@ -171,8 +171,8 @@ def widened(places: np.ndarray, normals: np.ndarray, lengths: Vector, scale: Vec
     return np.array(result)
 
 
-def together(groups: list[Group], size: int) -> list[tuple[Vector, float]]:
-    """Moves of all parameters, each with its weight, in which every group spends its weights on its own pieces."""
+def together(groups: list[Group], size: int) -> list[Vector]:
+    """Moves of all parameters, among which every group spends its weights on its own pieces."""
     ends = [np.cumsum(g.weights) for g in groups]
     times = np.unique(np.concatenate([[0.0], *ends]))
     result = []
@@ -183,7 +183,7 @@ def together(groups: list[Group], size: int) -> list[tuple[Vector, float]]:
         for g, end in zip(groups, ends, strict=True):
             k = min(int(np.searchsorted(end, (before + after) / 2)), len(end) - 1)
             move[g.entries] = g.places[k]
-        result.append((move, float(after - before)))
+        result.append(move)
     return result
 
 
@@ -220,7 +220,7 @@ def sides_with_mean(limit: Callable[[Vector], Vector | None], start: Vector, tur
         middle = base[entries] - np.where(own @ start[entries] > 0, 1, -1) @ half
         may_be[entries] = pieces is not None or is_within_bounds(half, middle, target[entries], unit[entries])
     moves = []
-    for move, _ in together(groups, scale.size) if groups else []:
+    for move in together(groups, scale.size) if groups else []:
         top = float(np.max(np.abs(move / scale)))
         moves.append(move / top if top else move)
     return moves, may_be
