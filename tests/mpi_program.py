@@ -311,6 +311,14 @@ def check_threads():
     fastbp.set_num_threads(None)
 
 
+def check_one_comes_late():
+    if RANK == LAST:
+        time.sleep(0.5)
+    net = network()
+    fit(net)
+    assert_same(net.parameters)
+
+
 def check_nothing_is_left():
     """Fits of other communicators; threads and messages as before."""
     before = fastbp.get_num_threads()
@@ -339,6 +347,23 @@ def end_where_nobody_comes():
         if RANK > 0:
             time.sleep(600)
         raise ZeroDivisionError("planted")
+
+
+def end_where_one_has_left():
+    """Without an error, and before the others begin."""
+    if RANK == LAST:
+        sys.exit(0)
+    _ranks.NOTICE = 0.2
+    fit(network())
+
+
+def end_by_interrupt_before_all_are_there():
+    """mpiexec gets a Ctrl-C while some wait for one that does something else."""
+    if RANK == LAST:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(600)
+    _ranks.NOTICE = 0.2
+    fit(network())
 
 
 def end_by_interrupt():

@@ -21,12 +21,12 @@ MPIEXEC = shutil.which("mpiexec", path=SEARCHED)
 needs_mpi = pytest.mark.skipif(SANITIZED, reason="the sanitizers' libraries are not for mpiexec")
 
 
-def start(ranks, *arguments, through=()):
+def start(ranks, *arguments, through=(), **variables):
     pytest.importorskip("mpi4py", reason="the extra fastbp[mpi] is not installed")
     if MPIEXEC is None:
         pytest.skip("mpiexec is missing: the extra fastbp[mpi] is not installed")
     path = os.pathsep.join([str(Path(fastbp.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
     environment.pop("OMP_NUM_THREADS", None)
     command = [MPIEXEC, "-n", str(ranks), sys.executable, *through, str(PROGRAM), *arguments]
     return subprocess.Popen(
@@ -61,6 +61,37 @@ def test_an_error_ends_all(name):
     assert code != 0
     assert "ZeroDivisionError: planted" in output
     assert time.monotonic() - begin < 30
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_rank_that_has_left_ends_all(ranks):
+    begin = time.monotonic()
+    code, output = finish(start(ranks, "end_where_one_has_left", FASTBP_COMM_TIMEOUT="1.5"))
+    assert code != 0
+    assert f"fastbp: rank 0 waits until all {ranks} ranks call fit, for 1.5 s at most" in output
+    assert f"TimeoutError: comm: not all of its {ranks} ranks called fit within 1.5 s" in output
+    assert time.monotonic() - begin < 30
+
+
+@needs_mpi
+def test_an_interrupt_ends_those_that_wait():
+    process = start(2, "end_by_interrupt_before_all_are_there")
+    assert process.stdout.readline().startswith("fastbp: rank 0 waits")
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code, output = finish(process)
+    assert code != 0
+    assert "KeyboardInterrupt" in output
+    assert time.monotonic() - begin < 5
+
+
+@needs_mpi
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan"])
+def test_the_time_to_wait_must_be_a_number(text):
+    code, output = finish(start(1, "end_with_an_error", FASTBP_COMM_TIMEOUT=text))
+    assert code != 0
+    assert f"ValueError: FASTBP_COMM_TIMEOUT must be a number of seconds above 0, got '{text}'" in output
 
 
 @needs_mpi

@@ -7,15 +7,19 @@
     wherever it is, knows what the others will wait in: it joins that with the flag set, all exchange what happened, and
     the error is raised on every rank.  If they do not come, it ends all processes.
 (c) An exchange carries the name of what it is for: ranks that went different ways get an error, not a deadlock.
+(d) Before the first operation some rank may never come: it has left the program, or failed without telling MPI.  Nobody
+    can know, so there the wait has an end, at which all are ended.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -29,6 +33,8 @@ Array = np.ndarray[Any, Any]
 Self = TypeVar("Self", bound="Ranks")
 
 GRACE = 60.0  # seconds that a failed rank waits for the others before it ends all
+TIMEOUT = 600.0  # seconds that a rank waits for the others to come at all, unless FASTBP_COMM_TIMEOUT says another number
+NOTICE = 10.0  # seconds of that after which it says so
 LOSS, WEIGHT, FAILED, TAIL = 0, 1, 2, 3  # behind the gradient
 
 
@@ -72,6 +78,10 @@ class Ranks:
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         ):
             self._handler = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            self._meet(_timeout())
+        except BaseException as error:
+            self._abort(error)
         self._comm = self._comm.Dup()  # messages of the user's own never meet these
         self._limit_threads()
         return self
@@ -94,6 +104,29 @@ class Ranks:
             self._comm.Free()
         if self._interrupted and not self._over:  # since then
             raise KeyboardInterrupt
+
+    def _meet(self, timeout: float) -> None:
+        """Wait until every rank is here."""
+        everyone = self._comm.Ibarrier()
+        begin = now = time.monotonic()
+        told = False
+        while not everyone.Test():
+            time.sleep(min(0.01, 0.1 * (now - begin)))
+            now = time.monotonic()
+            if self._interrupted:
+                raise KeyboardInterrupt
+            if now > begin + timeout:
+                raise TimeoutError(
+                    f"comm: not all of its {self.size} ranks called fit within {timeout:g} s (FASTBP_COMM_TIMEOUT sets "
+                    "how long to wait); has one of them ended, or failed before it?"
+                )
+            if now > begin + NOTICE and not told:
+                told = True
+                print(
+                    f"fastbp: rank {self.rank} waits until all {self.size} ranks call fit, for {timeout:g} s at most",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if self._interrupted:  # the user insists
@@ -180,6 +213,17 @@ class Ranks:
             self._comm.Allreduce(self._mpi.IN_PLACE, self._vector)
         except self._mpi.Exception as failure:
             self._abort(failure)
+
+
+def _timeout() -> float:
+    text = os.environ.get("FASTBP_COMM_TIMEOUT") or str(TIMEOUT)
+    try:
+        timeout = float(text)
+    except ValueError:
+        timeout = math.nan
+    if not timeout > 0:
+        raise ValueError(f"FASTBP_COMM_TIMEOUT must be a number of seconds above 0, got {text!r}")
+    return timeout
 
 
 def _report(error: BaseException) -> tuple[bytes | None, str, str]:
