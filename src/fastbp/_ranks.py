@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 Self = TypeVar("Self", bound="Ranks")
 
 GRACE = 60.0  # seconds that a failed rank waits for the others before it ends all
-TIMEOUT = 600.0  # seconds that a rank waits for the others to come at all, unless FASTBP_COMM_TIMEOUT says another number
+TIMEOUT = 600.0  # seconds that a rank waits for the others to come at all; FASTBP_COMM_TIMEOUT sets another number
 NOTICE = 10.0  # seconds of that after which it says so
 LOSS, WEIGHT, FAILED, TAIL = 0, 1, 2, 3  # behind the gradient
 
