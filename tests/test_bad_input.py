@@ -133,7 +133,8 @@ def test_targets_at_the_borders_of_their_domain_are_welcome():
 
 BAD_WEIGHTS = [[1, 1, 1], [1] * 5, [1, 1, 1, -1e-9], [1, 1, NAN, 1], [1, INF, 1, 1], [0, 0, 0, 0], 1.0,
                np.ones((4, 1)),
-               np.ones((4, 4)), [], "abcd", 1j * np.ones(4), [None] * 4, object()]  # fmt: skip
+               [1, 1, 5e-324, 1], [1e-310] * 4, np.full(4, 1e-309), np.ones((4, 4)), [], "abcd",
+               1j * np.ones(4), [None] * 4, object()]  # fmt: skip
 
 
 @pytest.mark.parametrize("weight", BAD_WEIGHTS, ids=lambda v: repr(v)[:30])

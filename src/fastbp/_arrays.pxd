@@ -4,6 +4,7 @@ An array is taken only as the kernels need it: C order, aligned, native, of the 
 their range.
 """
 cimport numpy as np
+from libc.float cimport DBL_MIN
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memset
@@ -68,11 +69,11 @@ cdef inline bint targets_in_domain(const real *t, Py_ssize_t n, int loss) noexce
 
 
 cdef inline double total_weight(const double *weights, Py_ssize_t n) noexcept nogil:
-    """The sum of weights, or 0 if they are not all finite and nonnegative."""
+    """The sum of weights, or 0 if they are not all finite, and 0 or at least DBL_MIN: of these 1 / weight is finite."""
     cdef Py_ssize_t i
     cdef double total = 0
     for i in range(n):
-        if not weights[i] >= 0:
+        if not (weights[i] >= DBL_MIN or weights[i] == 0):
             return 0
         total += weights[i]
     return total if isfinite(total) else 0

@@ -14,6 +14,7 @@ import numpy as np
 
 MAX_WIDTH = 2**24  # labels are compared as float32 numbers
 MAX_PARAMETERS = 2**40
+SMALLEST_WEIGHT = float(np.finfo(np.float64).tiny)  # 1 / weight is finite
 
 
 def describe(value: Any) -> str:
@@ -61,12 +62,16 @@ def generator(name: str, value: Any) -> np.random.Generator:
 
 def number(name: str, value: Any, low: float, high: float, valid: str) -> float:
     """A real number in [low, high); `valid` says so in words."""
-    if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) != 0:
-        raise TypeError(f"{name} must be {valid}, got {describe(value)}")
     try:
+        if isinstance(value, (bool, np.bool_, str, bytes)) or value is np.ma.masked:
+            raise TypeError
+        if np.ndim(value) != 0 or np.iscomplexobj(value):
+            raise TypeError
         result = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be {valid}, got {describe(value)}") from None
+    except OverflowError:  # an integer that no float can hold
+        raise ValueError(f"{name} must be {valid}, got {describe(value)}") from None
     if not low <= result < high:
         raise ValueError(f"{name} must be {valid}, got {value!r}")
     return result
@@ -84,8 +89,15 @@ def integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
     except TypeError:
         raise TypeError(f"{name} must be {valid}, got {describe(value)}") from None
     if not low <= result <= high:
-        raise ValueError(f"{name} must be {valid}, got {result}")
+        raise ValueError(f"{name} must be {valid}, got {describe(result)}")
     return result
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, not whatever counts as true: "no" does."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {describe(value)}")
+    return bool(value)
 
 
 def is_true(answer: Any) -> bool:
@@ -217,9 +229,10 @@ def targets(
 
 def weights(name: str, value: Any, rows: int) -> np.ndarray[Any, Any]:
     array = vector(name, value, np.dtype(np.float64), rows)
-    bad = ~(np.isfinite(array) & (array >= 0))
+    bad = ~(np.isfinite(array) & ((array == 0) | (array >= SMALLEST_WEIGHT)))
     if bad.any():
-        raise ValueError(f"{name} must be finite and not negative, got {array[bad][0]} at index {int(np.argmax(bad))}")
+        valid = f"finite and not negative, 0 or at least {SMALLEST_WEIGHT:.2g}"
+        raise ValueError(f"{name} must be {valid}, got {array[bad][0]} at index {int(np.argmax(bad))}")
     with np.errstate(over="ignore"):
         total = array.sum()
     if not 0 < total < np.inf:
@@ -247,7 +260,10 @@ def output(name: str, value: Any, target: np.dtype[Any], shape: tuple[int, ...],
 def path(name: str, value: Any) -> str:
     if not isinstance(value, (str, bytes, os.PathLike)):  # not an integer, which open() takes for a descriptor
         raise TypeError(f"{name} must be a path, got {describe(value)}")
-    return os.fsdecode(value)
+    result = os.fsdecode(value)
+    if not result or "\0" in result:
+        raise ValueError(f"{name} must be a path, got {value!r}")
+    return result
 
 
 def clip(name: str, value: Any) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from . import _check, schedules
 
 if TYPE_CHECKING:
     from .mlp import MLP
+
+ALL_ROWS = 2**48  # more than there are, and few enough to be counted in the kernels
 
 _POSITIVE = (math.nextafter(0, 1), math.inf, "a finite number > 0, or None")
 _NONNEGATIVE = (0.0, math.inf, "a finite number >= 0")
@@ -45,18 +47,18 @@ class Options:
         resume: Any,
     ) -> None:
         self.epochs = _check.integer("epochs", epochs, 1)
-        self.batch_size = _check.integer("batch_size", batch_size, 1)
-        self.shuffle = bool(shuffle)
+        self.batch_size = min(_check.integer("batch_size", batch_size, 1), ALL_ROWS)
+        self.shuffle = _check.flag("shuffle", shuffle)
         self.rng = _check.generator("rng", rng)
         self.patience = None if patience is None else _check.integer("patience", patience, 1)
         self.min_delta = _check.number("min_delta", min_delta, *_NONNEGATIVE)
-        self.keep_best = bool(restore_best) and self.patience is not None
+        self.keep_best = _check.flag("restore_best", restore_best) and self.patience is not None
         self.schedule = schedules.schedule("schedule", schedule)
         self.penalty = _check.number("penalty", penalty, *_NONNEGATIVE)
         self.max_norm = math.inf if max_norm is None else _check.number("max_norm", max_norm, *_POSITIVE)
         self.dropout = _rates(dropout, len(net.sizes) - 2)
         self.callbacks = _functions("callbacks", callbacks)
-        self.progress = bool(progress)
+        self.progress = _check.flag("progress", progress)
         self.steps = None if steps_per_epoch is None else _check.integer("steps_per_epoch", steps_per_epoch, 1)
         self.checkpoint, self.resume = _paths(checkpoint, resume)
         self.checkpoint_every = _check.integer("checkpoint_every", checkpoint_every, 1)
@@ -64,7 +66,7 @@ class Options:
 
 def _rates(dropout: Any, hidden: int) -> list[float] | None:
     """One rate for each hidden layer, or None where all are 0."""
-    if isinstance(dropout, (list, tuple, np.ndarray)) and np.ndim(dropout) == 1:
+    if isinstance(dropout, (list, tuple)) or (isinstance(dropout, np.ndarray) and dropout.ndim == 1):
         rates = [_check.number("dropout", rate, *_RATE) for rate in dropout]
         if len(rates) != hidden:
             raise ValueError(f"dropout must be {_RATE[2]} ({hidden}), got {len(rates)}: {rates!r}")
@@ -78,7 +80,10 @@ def _rates(dropout: Any, hidden: int) -> list[float] | None:
 
 def _functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
     """One function or more."""
-    items = (value,) if callable(value) else tuple(value) if isinstance(value, Iterable) else (None,)
+    try:
+        items = (value,) if callable(value) else tuple(value)
+    except TypeError:
+        items = (None,)
     if not all(callable(item) for item in items):
         raise TypeError(f"{name} must be a function or a sequence of functions, got {_check.describe(value)}")
     return items

@@ -191,7 +191,7 @@ class Batches:
         self._iterator: Iterator[Any] | None = None
         self.exhausted = False
         if callable(source) and not isinstance(source, Iterable):
-            self._again = lambda: iter(source())
+            self._again = lambda: _iterator_from(source)
         elif isinstance(source, Iterator):
             self._iterator = source
             if epochs > 1 and steps_per_epoch is None:
@@ -229,6 +229,14 @@ class Batches:
             raise TypeError(f"X: a batch must be (X, Y) or (X, Y, sample_weight), got {_check.describe(batch)}")
         X, Y, weight = self._net._batch(batch[0], batch[1], batch[2] if len(batch) == 3 else None)
         return Part(X, Y, weight, None, None)
+
+
+def _iterator_from(function: Callable[[], Any]) -> Iterator[Any]:
+    batches = function()
+    try:
+        return iter(batches)
+    except TypeError:
+        raise TypeError(f"X: the function must return batches (X, Y), got {_check.describe(batches)}") from None
 
 
 def is_batches(X: Any, Y: Any) -> bool:

@@ -58,7 +58,7 @@ class Validation:
         score = self._score(truth, found)
         try:
             return float(score)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise TypeError(f"score must return a number, got {_check.describe(score)}") from None
 
 

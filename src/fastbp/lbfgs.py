@@ -43,6 +43,9 @@ def add_penalty(net: MLP, gradient: Array, penalty: float) -> float:
     return 0.5 * penalty * squares
 
 
+MOST_PAIRS = 2**16  # SciPy makes room for all at once
+
+
 class LBFGS:
     """L-BFGS [1]_ for ``net.fit(..., optimizer=fastbp.LBFGS())``: SciPy's, each step along the gradient of all rows.
 
@@ -75,7 +78,7 @@ class LBFGS:
     """
 
     def __init__(self, history_size: int = 10, gtol: float = 1e-5, ftol: float = 2.2e-9) -> None:
-        self.history_size = _check.integer("history_size", history_size, 1)
+        self.history_size = _check.integer("history_size", history_size, 1, MOST_PAIRS)
         self.gtol = _check.number("gtol", gtol, *_TOLERANCE)
         self.ftol = _check.number("ftol", ftol, *_TOLERANCE)
 

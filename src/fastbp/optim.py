@@ -174,7 +174,7 @@ class SGD(Optimizer):
         self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
         super().__init__(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-        self.nesterov = bool(nesterov)
+        self.nesterov = _check.flag("nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise ValueError(f"nesterov needs momentum > 0, got momentum={momentum!r}")
         self._vectors = 1  # kept from the start: momentum may be set later

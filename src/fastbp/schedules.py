@@ -97,7 +97,7 @@ class InverseScaling(Schedule):
         self.power = _check.number("power", power, *_POSITIVE)
 
     def rate(self, epoch: int) -> float:
-        return float(self.base / (1 + epoch) ** self.power)
+        return float(self.base * (1 + epoch) ** -self.power)
 
 
 class Adaptive(Schedule):
@@ -182,7 +182,7 @@ class Cosine(Schedule):
         length = self.total if self.epochs is None else self.epochs
         if epoch >= length:
             return self.last
-        return self.last + (self.base - self.last) * (1 + math.cos(math.pi * epoch / length)) / 2
+        return self.last + (self.base - self.last) * (0.5 + 0.5 * math.cos(math.pi * (epoch / length)))
 
 
 class Step(Schedule):
