@@ -7,6 +7,7 @@ from scipy.optimize import linprog
 from fastbp.checking import gradcheck
 
 from .draws import draw_on_kink
+from .zoo_networks import Net
 
 
 def relu(x):
@@ -81,6 +82,47 @@ class TestMistakeInABlockOnAKink:
         report = gradcheck(lambda p: np.maximum(0.8 * (r := t - x * p["w"] - p["b"]), -0.2 * r).mean(),
                            {"w": np.zeros(1), "b": np.zeros(1)}, grad={"w": target[:1], "b": target[1:]})
         assert report.verdict == ("correct" if answer.fun < 1e-9 else "wrong"), f"{answer.fun}\n{report}"
+
+
+class TestOneWrongEntryOfManyOnAKink:
+    """Three of thirty units start at zero; a block of 600 entries is too large to look at each of them."""
+
+    net = Net((20, 30, 5), ("relu",), "softmax", "cross_entropy", N=8, seed=3)
+    weights, biases = net.split(net.w0)[:2]
+    weights[:, :3] = biases[:3] = 0
+
+    def spoiled(self, w, index, share):
+        g = self.net.gradient(w)
+        first = g[:600].reshape(20, 30)
+        first[index] += share * np.abs(first).max()
+        return g
+
+    @pytest.mark.parametrize("tie", [0.0, 1.0])
+    def test_right(self, tie):
+        net = self.net
+        net.ties = {0: tie}
+        at_w0 = net.gradient(net.w0)
+        report = gradcheck(net.value, net.w0, net.layout, grad=at_w0)
+        net.ties = {}
+        assert report.ok, str(report)
+        assert gradcheck(net.value, net.w0, net.layout, grad=net.gradient).ok
+
+    @pytest.mark.parametrize("share", [1e-3, 0.1])
+    @pytest.mark.parametrize("index", [(3, 10), (7, 20), (3, 1)])
+    def test_given_as_an_array(self, index, share):
+        net = self.net
+        report = gradcheck(net.value, net.w0, net.layout, grad=self.spoiled(net.w0, index, share))
+        assert report.verdict == "wrong" if index[1] > 2 else not report.ok, str(report)
+        assert set(report.failed_blocks) <= {"W0"}, str(report)
+
+    @pytest.mark.parametrize("everywhere", [True, False])
+    @pytest.mark.parametrize("index", [(3, 10), (3, 1)])
+    def test_given_as_a_function(self, index, everywhere):
+        net = self.net
+        report = gradcheck(net.value, net.w0, net.layout, grad=lambda w: self.spoiled(
+            w, index, 1e-3 if everywhere or np.array_equal(w, net.w0) else 0.0))
+        assert report.verdict == "wrong" if index[1] > 2 else not report.ok, str(report)
+        assert set(report.failed_blocks) <= {"W0"}, str(report)
 
 
 def largest(at_tie):

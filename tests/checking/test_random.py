@@ -1,6 +1,5 @@
 """Random networks with random mistakes, and right ones with kinks at w0; bench/gradcheck_draws.py makes 10,000."""
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -21,18 +20,13 @@ def test_no_miss_and_no_false_alarm(kind, seed):
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 10_000_000))
 @example(500)  # an error of 2e-4
-@example(31009)  # an error of 5e-4 of the largest entry that is not found
-def test_what_is_missed_within_a_kinks_reach_is_smaller_than_the_report_states(seed):
+@example(31009)  # 5e-4 of the largest entry at w0, but 5e-6 of that across the kink
+@example(40091)  # 4e-4, the same
+def test_no_miss_within_a_kinks_reach(seed):
     case = draw_in_reach(seed)
     report = gradcheck(case.f, case.w0, case.layout)
     assert set(report.failed_blocks) <= set(case.wrong), f"{case.text}\n{report}"
-    right, given = case.f.gradient(case.w0), case.f(case.w0)[1]
-    start = 0
-    for block, (name, shape) in zip(report.blocks, case.layout, strict=True):
-        part = slice(start, start := start + int(np.prod(shape)))
-        if name in case.wrong and name not in report.failed_blocks:
-            error = np.abs(given - right)[part].max() / np.abs(given[part]).max()
-            assert error < block.visible, f"{case.text}\n{report}"
+    assert set(case.wrong) <= {*report.failed_blocks, *report.undecided_blocks}, f"{case.text}\n{report}"
 
 
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -43,7 +37,7 @@ def test_every_usual_choice_at_a_tie_is_right(seed):
     assert report.ok, f"{case.text}\n{report}"
 
 
-@pytest.mark.parametrize("seed", [6, 44, 64])
+@pytest.mark.parametrize("seed", [6, 44, 64, 541])  # 541: one plane close to another a thousand times as strong
 def test_a_mean_of_sides_where_many_kinks_meet_is_right(seed):
     case = draw_mean_of_sides(seed)
     report = gradcheck(case.f, case.w0, case.layout)

@@ -11,7 +11,7 @@ import numpy as np
 from .differences import Estimate, Line
 from .kinks import certify, is_smooth, middles_fit_together, out_of_reach, same_error_nearby, sides_fit_together
 from .noise import Noise
-from .problem import BadGradient, Finding, Layout, Problem
+from .problem import BadGradient, Block, Finding, Layout, Problem
 from .report import BlockReport, Report
 from .sanity import FirstLook, Stop, first_look
 from .screen import (
@@ -25,13 +25,14 @@ from .screen import (
     screen_block,
     screen_entries,
 )
-from .setting import Setting, prepare
+from .setting import Setting, prepare, typical_move
 
 DEFAULT_RTOL = 1e-5
 DEFAULT_BLOCK_RTOL = 1e-6
 CERTIFIED = "on a kink; the value is a valid subgradient (certified)"
 CERTAIN = 3.0  # a random direction may move an entry less than the typical one, and the error bar be used up
 SHOWN = "; an error of {:.1e} of the largest entry in one entry would have shown"
+SHOWN_AROUND = "; an error of {:.1e} of the largest slope around it would have shown"
 KINKS_CANCEL = (
     ". Close by, on every side, the gradient is right; only the values chosen at w0 itself do not fit together. That "
     "happens where kinks cancel (relu(x) - relu(-x) is x, but relu'(0) = 0 in both terms, as automatic differentiation "
@@ -98,6 +99,16 @@ def gradcheck(
             raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
     problem = Problem(f, w0, grad=grad, layout=layout, X=X, Y=Y, sample_weight=sample_weight)
     return Check(problem, rtol, block_rtol, exhaustive, np.random.default_rng(rng)).run()
+
+
+def stated(setting: Setting, block: Block, share: float) -> float:
+    """The error that is stated to show for certain, if one of ``share`` of the largest entry did.
+
+    What is within the tolerance is not called an error, and what is just beyond it not always.
+    """
+    largest = float(np.max(np.abs(setting.gradient[block.slice])))
+    tolerated = float(np.max(setting.tolerance[block.slice])) / largest if largest else 0.0
+    return share * CERTAIN + 2 * tolerated
 
 
 class Check:
@@ -177,9 +188,7 @@ class Check:
         for s in screened:
             largest = float(np.max(np.abs(setting.gradient[s.block.slice])))
             share = s.visible / largest if largest else math.inf
-            # What is within the tolerance is not called an error, and what is just beyond it not always.
-            tolerated = float(np.max(setting.tolerance[s.block.slice])) / largest if largest else 0.0
-            report = BlockReport(s.block.name, s.block.shape, "correct", "", share * CERTAIN + 2 * tolerated)
+            report = BlockReport(s.block.name, s.block.shape, "correct", "", stated(setting, s.block, share))
             reports[s.block.name] = report
             if s.state == "conflict":
                 assert s.conflict is not None
@@ -245,6 +254,9 @@ class Check:
             line = (s.middles or [s.sided[0][0]])[0]
             report.kinks = locate_kinks(setting, line, s.block.slice)
             report.certified = True
+            if math.isinf(share):  # zero is claimed: the jump of the slope says what is large
+                jump = line.kink() or abs(line.estimate().value)
+                share = report.visible = CERTAIN * s.visible * typical_move(line.direction, s.block.slice) / abs(jump)
             report.reason = CERTIFIED + SHOWN.format(share)
 
     def settle_smooth(self, setting: Setting, s: Screened, report: BlockReport) -> None:
@@ -327,9 +339,17 @@ class Check:
                                           for line in (*s.lines, conflicts[s.block.name])])
         setting = replace(setting, noise=noisiest)
         outcome = certify(setting, conflicts, hazy | doubtful, self.problem.blocks, excluded, kinked)
-        for name in hazy.intersection(outcome.certified):
-            reports[name].verdict, reports[name].certified = "correct", True
-            reports[name].reason, reports[name].visible = CERTIFIED + SHOWN.format(RESOLUTION), RESOLUTION
+        for block in self.problem.blocks:
+            if block.name in outcome.certified and (block.name in hazy or block.name in kinky):
+                report, (share, around) = reports[block.name], outcome.visible[block.name]
+                report.visible = stated(setting, block, share)
+                report.certified = around <= RESOLUTION
+                report.verdict = "correct" if report.certified else "undecided"
+                report.reason = CERTIFIED + SHOWN.format(report.visible)
+                if share > RESOLUTION:  # leaky_relu, for instance, has much larger slopes on the other side
+                    report.reason = CERTIFIED + SHOWN_AROUND.format(CERTAIN * around)
+                if not report.certified:
+                    report.reason = f"on a kink; noise hides errors below {around:.1e} of the largest slope around it"
         for name in doubtful:
             if name in outcome.wrong:
                 reports[name].verdict, reports[name].certified = "wrong", False
@@ -340,8 +360,6 @@ class Check:
         for name, s in kinky.items():
             report, line = reports[name], conflicts[name]
             if name in outcome.certified:
-                report.certified = True
-                report.reason, report.visible = CERTIFIED + SHOWN.format(RESOLUTION), RESOLUTION
                 report.kinks = locate_kinks(setting, line, s.block.slice)
             elif name in outcome.unclear:
                 report.verdict = "undecided"

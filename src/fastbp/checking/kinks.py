@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .differences import SAFETY, Estimate, Line, extrapolate
-from .nearby import LONG_SEARCH, NearbyGradients, NumericalGradients, Witness
+from .nearby import LONG_SEARCH, NearbyGradients, Witness
+from .numerical import MOST_ENTRIES, from_loss_alone
 from .problem import BadGradient, Block, Vector
 from .screen import DECISIVE, bisect, disagrees
 from .setting import Setting, threshold
@@ -27,7 +28,6 @@ FINE_SHARE = 0.003  # of a conflict, that noise leaves open at a step that is sh
 COARSE = 1e-3  # noise of this third power, relative to the loss, is coarse
 FARTHEST = 0.3  # from w0, as a share of the scales, that still counts as close by
 PAIRS = 3  # of opposite points around w0, which see both sides of every kink
-MOST_ENTRIES = 64  # that are differentiated one by one at points close to w0
 
 
 @dataclass
@@ -39,6 +39,13 @@ class Outcome:
     unclear: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     right_nearby: bool = False  # the user's gradient is right at all points looked at around w0
+    # For each certified block what error would have shown, as a share of its largest entry at w0, and around it.
+    visible: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def certify(self, blocks: list[Block], nearby: NearbyGradients) -> None:
+        """The gradients ``nearby`` vouch for ``blocks``."""
+        self.certified += [b.name for b in blocks]
+        self.visible |= {b.name: nearby.visible(b) for b in blocks}
 
 
 def conflict_nearby(setting: Setting, line: Line, offset: Vector, delta: float, h: float) -> float:
@@ -116,16 +123,24 @@ def out_of_reach(setting: Setting, lines: list[Line]) -> np.ndarray:
     """Entries that no kink at w0 reaches, going by the user's own gradient: it is the same on every side of w0.
 
     For them the loss has an ordinary slope at w0 itself, which shows errors much smaller than points close by can.
+    Where the gradient at w0 is another one, it may be wrong, or that of a side so narrow that a few points miss it:
+    then there are more points.
     """
     none = np.zeros(setting.scale.size, dtype=bool)
     if setting.problem.fixed_gradient:
         return none
     nearby = NearbyGradients(setting, shortest_distance(setting, lines), {})
-    for _ in range(PAIRS):
-        offset = setting.random_direction(slice(0, setting.scale.size))
-        if nearby.add(offset) is None or nearby.add(-offset) is None:
-            return none
-    return np.asarray(np.max(np.abs(np.array(nearby.limits) - setting.gradient), axis=0) <= 3 * nearby.unit())
+    same = ~none
+    for pairs in (PAIRS, 3 * PAIRS):
+        for _ in range(pairs):
+            offset = setting.random_direction(slice(0, setting.scale.size))
+            if nearby.add(offset) is None or nearby.add(-offset) is None:
+                return none
+        limits, unit = np.array(nearby.limits), 3 * nearby.unit()
+        same = np.asarray(np.ptp(limits, axis=0) <= unit)
+        if not np.any(np.abs(limits[0] - setting.gradient)[same] > unit[same]):
+            break
+    return same
 
 
 def same_error_nearby(setting: Setting, line: Line, estimate: Estimate) -> bool | None:
@@ -211,27 +226,6 @@ def sides_fit_together(setting: Setting, sided: list[tuple[Line, int]], tries: i
     return True
 
 
-def from_loss_alone(setting: Setting, delta: float, leading: list[Block], group: list[Block],
-                    lines: list[Line], suspects: list[int]) -> tuple[bool | None, float]:
-    """The same question from values of the loss alone: is the gradient on ``group`` a mean of slopes found nearby?
-
-    Returns the answer and the distance to the nearest mean found, as a share of the block's largest slope.  Of many
-    entries only some are looked at, the ``suspects`` among them.
-    """
-    entries = np.concatenate([np.arange(b.start, b.stop) for b in group])
-    if entries.size > MOST_ENTRIES:
-        known = np.intersect1d(entries, np.array(suspects, dtype=int))[:MOST_ENTRIES // 2]
-        others = setting.rng.choice(np.setdiff1d(entries, known), MOST_ENTRIES - known.size, replace=False)
-        entries = np.union1d(known, others)
-    nearby = NumericalGradients(setting, delta, entries)
-    found = nearby.search(leading, entries, LONG_SEARCH if entries.size <= MOST_ENTRIES // 4 else 4)
-    if len(nearby.offsets) < 2:
-        return None, math.nan
-    if found is None:
-        return False, nearby.distance(entries)
-    return (True if nearby.is_fine(found, entries) and nearby.tells(lines) else None), 0.0
-
-
 def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks: list[Block], excluded: set[str],
             kinked: set[str]) -> Outcome:
     """Decide for the blocks in ``conflicts``, all of which touch a kink, whether their gradient is a valid choice.
@@ -251,7 +245,7 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
         for delta in (base, base / 30, min(base * 20, 0.05), *([0.3] if base > COARSE else [])):
             tried.append(NearbyGradients(setting, delta, witnesses))
             if _explained(tried[-1], blocks, usable, doubtful, conflicts, LONG_SEARCH if delta == base else 4) is True:
-                outcome.certified += [b.name for b in doubtful]
+                outcome.certify(doubtful, tried[-1])
                 return outcome
         # Blocks without a kink were compared at w0 itself.
         touched = [b for b in usable if b in doubtful or b.name in kinked]
@@ -262,21 +256,29 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
             if not seems_a_mean:
                 break
             if _explained(tried[0], blocks, touched, doubtful, conflicts, 1) is True:
-                outcome.certified += [b.name for b in doubtful]
+                outcome.certify(doubtful, tried[0])
                 return outcome
     # Right at no point for all blocks at once, as (1, 1) is beside a tie of max(a, b), it is no mean of right ones.
     is_open = seems_a_mean and right_somewhere(tried[0], doubtful)
     candidates = []
+
+    def explained(attempt: NearbyGradients, block: Block) -> bool | None:
+        answer = _explained(attempt, blocks, [block], [block], conflicts, 4)
+        if answer:
+            outcome.visible[block.name] = attempt.visible(block)
+        return answer
+
     for block in doubtful:
         answer: bool | None = True
-        alone = [_explained(attempt, blocks, [block], [block], conflicts, 4) for attempt in tried[:2]]
+        alone = [explained(attempt, block) for attempt in tried[:2]]
         if True not in alone:
             lines = [conflicts[block.name]] if block.name in conflicts else []
             lines += [w.line for w in witnesses.get(block.name, [])]
-            answer, share = from_loss_alone(setting, base, blocks, [block], lines,
-                                            suspects(tried, block))
+            by_loss = from_loss_alone(setting, base, blocks, [block], lines, suspects(tried, block))
+            answer = by_loss.is_mean
+            outcome.visible |= by_loss.visible
             if answer is None:
-                alone += [_explained(attempt, blocks, [block], [block], conflicts, 4) for attempt in tried[2:]]
+                alone += [explained(attempt, block) for attempt in tried[2:]]
                 # False: the gradients close by, of which it is a mean, are wrong.
                 answer = True if True in alone else False if False in alone else None
         if answer is True:
@@ -285,19 +287,23 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
             outcome.unclear.append(block.name)
         else:
             outcome.wrong.append(block.name)
-            outcome.reasons[block.name] = f"on a kink, and not among the slopes found around it ({share:.1e} away)"
+            outcome.reasons[block.name] = "on a kink, and not among the slopes found around it"
+            if by_loss.distance > 0:
+                outcome.reasons[block.name] += f" ({by_loss.distance:.1e} away)"
     settled = [b for b in usable if b in candidates or b not in doubtful]
-    if candidates and len(candidates) < len(doubtful) and any(
-            _explained(attempt, blocks, settled, candidates, conflicts, 6) is True for attempt in tried):
-        outcome.certified += [b.name for b in candidates]
-        candidates = []
+    if candidates and len(candidates) < len(doubtful):
+        for attempt in tried:
+            if _explained(attempt, blocks, settled, candidates, conflicts, 6) is True:
+                outcome.certify(candidates, attempt)
+                candidates = []
+                break
     others = [b for b in usable if b.name in kinked and b not in candidates]
     together = candidates + others
     answer = True
     if candidates and len(together) > 1:
         lines = [conflicts[b.name] for b in together if b.name in conflicts]
-        answer, _ = from_loss_alone(setting, base, blocks, together, lines,
-                                    [i for b in together for i in suspects(tried, b)])
+        answer = from_loss_alone(setting, base, blocks, together, lines,
+                                 [i for b in together for i in suspects(tried, b)]).is_mean
     for block in candidates:
         if answer is True:
             outcome.certified.append(block.name)
@@ -340,6 +346,7 @@ def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block]
             return None
         used = np.flatnonzero(weights > 1e-5)
         slack = np.maximum(1.0, 1 / (used.size * weights[used]))  # a point of small weight may be off by more
+        nearby.shown = {}
         answers = {int(i): [nearby.verify(int(i), b, conflicts.get(b.name), more) for b in doubtful]
                    for i, more in zip(used, slack, strict=True)}
         bad = [i for i, answer in answers.items() if False in answer]

@@ -19,6 +19,7 @@ from .setting import Setting, threshold, typical_move
 from .simplex import mean_weights
 
 TRIALS = 12  # in each round of a search, to lead further than the best point did
+FINE = 1e-4  # an error of this share of the largest entry has to show at a point where nothing is in the way
 LONG_SEARCH = 12  # a search of this many rounds goes on as long as it makes progress
 
 
@@ -49,9 +50,11 @@ class NearbyGradients:
         self.limits: list[Vector] = []  # the gradient's limit as the point moves into w0
         self.here: list[Vector] = []  # the gradient at the point itself
         self.changes: list[Vector] = []  # from the point to another one twice as far
+        self.shown: dict[str, float] = {}  # for each block the error of an entry that showed at the points it rests on
         self.blur = np.zeros(setting.scale.size)
         self.top = np.zeros(setting.scale.size)
         everything = slice(0, setting.scale.size)
+        self.open = np.zeros(setting.scale.size)  # how far the mean that was found may be from the gradient at w0
         self.tail = setting.random_direction(everything)
         gradient = setting.gradient
         self.base_unit = np.maximum(setting.tolerance, 16 * setting.problem.gradient_unit * np.abs(gradient))
@@ -251,7 +254,17 @@ class NearbyGradients:
         mean = sum(w * limit[entries] for w, limit in zip(weights, self.limits, strict=True))
         apart = sum(w * change[entries] for w, change in zip(weights, self.changes, strict=True))
         off = np.abs(mean - self.setting.gradient[entries]) + 30 * self.delta * apart
+        self.open = np.zeros(self.setting.scale.size)
+        self.open[entries] = off
         return bool(np.all(off <= RESOLUTION * self.top[entries] + self.base_unit[entries]))
+
+    def visible(self, block: Block) -> tuple[float, float]:
+        """The error of one entry that certainly showed, as a share of the block's largest at w0, and around it."""
+        part = block.slice
+        error = max(self.shown.get(block.name, 0.0), float(self.open[part].max()))
+        around = float(self.top[part].max())
+        here = float(np.abs(self.setting.gradient[part]).max()) or around
+        return (error / here, error / around) if around else (RESOLUTION, RESOLUTION)
 
     def keep(self, indices: np.ndarray) -> None:
         """Forget all points but these and the first ten."""
@@ -302,66 +315,18 @@ class NearbyGradients:
             estimate = line.estimate()
             if DECISIVE * estimate.bar > most or abs(estimate.value) > DECISIVE * estimate.bar + allowed:
                 verdict = None
+            error = (DECISIVE * estimate.bar + allowed) / slack / typical_move(direction, part)
+            self.shown[block.name] = max(error, self.shown.get(block.name, 0.0))
         return verdict
 
     def finest(self, direction: Vector, part: slice) -> float:
-        """How large an error along ``direction`` has to show: `RESOLUTION`, as away from kinks."""
-        norm = max(float(np.linalg.norm(v[part] * direction[part])) for v in (*self.here, self.setting.gradient))
-        entry = 0.5 * RESOLUTION * float(self.top[part].max()) * typical_move(direction, part)
-        return min(entry, 0.2 * RESOLUTION * norm) + 1e-6 * abs(self.setting.problem.loss0)
-
-
-class NumericalGradients(NearbyGradients):
-    """The same search with derivatives from the loss alone, for when the user's gradient is no guide: it was given at
-    w0 only, or it is wrong close by too.  Only ``entries`` are looked at.
-    """
-
-    def __init__(self, setting: Setting, delta: float, entries: np.ndarray) -> None:
-        super().__init__(setting, delta, {})
-        self.entries = entries
-        self.noise = np.zeros(setting.scale.size)
-
-    def gradient(self, point: Vector) -> Vector:
-        """Central differences for the entries in question; the rest is taken to be as at w0.
-
-        nan where a kink is too close: entries that mix its two sides in different shares are no gradient together.
+        """How large an error along ``direction`` has to show: `RESOLUTION`, as away from kinks, and `FINE` as far as
+        noise allows it at a point that is as far from all kinks as most are.
         """
-        result = self.setting.gradient.copy()
-        loss = self.setting.problem.loss(point)
-        for i in self.entries:
-            result[i] = self.derivative(point, loss, i)
-            if math.isnan(result[i]):
-                break
-        return result
-
-    def derivative(self, point: Vector, loss: float, i: int) -> float:
-        """The derivative for entry ``i``, at a step that does not reach across a kink."""
-        setting, problem = self.setting, self.setting.problem
-        for share, most in ((16, 1e-4), (512, 1e-2)):
-            step = self.delta / share * setting.scale[i]
-            ahead, behind = point.copy(), point.copy()
-            ahead[i] += step
-            behind[i] -= step
-            ahead, behind = problem.parameters.quantise(ahead), problem.parameters.quantise(behind)
-            up, down = ahead[i] - point[i], point[i] - behind[i]
-            if not (up and down):
-                break
-            slope_up, slope_down = (problem.loss(ahead) - loss) / up, (loss - problem.loss(behind)) / down
-            noise = SAFETY * setting.noise / step
-            bend = max(most, 4 * self.delta / share) * max(abs(slope_up), abs(slope_down), float(self.top[i]))
-            if abs(slope_up - slope_down) <= 2 * noise + bend:
-                self.noise[i] = max(self.noise[i], 3 * noise)  # two quotients make a limit: 2 * near - far
-                return float((slope_up * up + slope_down * down) / (up + down))
-        return math.nan
-
-    def unit(self) -> Vector:
-        return np.asarray(super().unit() + self.noise)
-
-    def tells(self, lines: list[Line]) -> bool:
-        """Would an error have shown, one of `RESOLUTION` and one as large as that which ``lines`` showed at w0?"""
-        setting, entries = self.setting, self.entries
-        noise = DECISIVE * self.noise
-        limit = RESOLUTION * self.top * setting.scale + 1e-6 * abs(setting.problem.loss0)
-        if np.any((noise * setting.scale)[entries] > limit[entries]):
-            return False
-        return all(float(np.linalg.norm(noise * line.direction)) <= abs(line.estimate().value) / 2 for line in lines)
+        setting = self.setting
+        norm = max(float(np.linalg.norm(v[part] * direction[part])) for v in (*self.here, setting.gradient))
+        entry = 0.5 * RESOLUTION * float(self.top[part].max()) * typical_move(direction, part)
+        coarse = min(entry, 0.2 * RESOLUTION * norm) + 1e-6 * abs(setting.problem.loss0)
+        own = float(np.abs(setting.gradient[part]).max()) or float(self.top[part].max())
+        noise = 4 * DECISIVE * SAFETY * setting.noise / (self.delta / 64)
+        return min(coarse, max(FINE * own * typical_move(direction, part), noise))

@@ -41,10 +41,15 @@ def find_planes(limit: Callable[[Vector], Vector | None], start: Vector, turn: V
     """Normals of all planes between ``start`` and ``-start`` (by way of ``turn``), and +1 or -1 for each, as the loss
     bends up or down there.  ``limit`` gives the gradient next to w0, ``unit`` what counts as no difference.
     """
+    def floor(jump: Vector) -> Vector:
+        return np.asarray(np.maximum(unit, SMALL * float(np.max(np.abs(jump * scale))) / scale))
+
     def difference(after: Vector, before: Vector) -> Vector:
         jump = after - before
-        floor = SMALL * float(np.max(np.abs(jump * scale))) / scale
-        return np.asarray(np.where(np.abs(jump) > np.maximum(3 * unit, floor), jump, 0.0))
+        if np.all(np.abs(jump) <= floor(jump)):
+            return np.zeros_like(jump)
+        # Small entries of a plane count too: those of many planes add up.
+        return np.asarray(np.where(np.abs(jump) > 0.3 * floor(jump), jump, 0.0))
 
     def at(angle: float) -> Vector:
         return np.asarray(math.cos(angle) * start + math.sin(angle) * turn)
@@ -66,9 +71,8 @@ def find_planes(limit: Callable[[Vector], Vector | None], start: Vector, turn: V
         single = b - a < NARROW
         if not single and ends[0] * ends[1] < 0 and a < crossing < b:
             margin = min(1e-3 * (b - a), (crossing - a) / 2, (b - crossing) / 2)
-            size = 1e-3 * float(np.max(np.abs(jump * scale)))
             sides = limit(at(crossing - margin)), limit(at(crossing + margin))
-            single = all(side is not None and float(np.max(np.abs(difference(side, end) * scale))) <= size
+            single = all(side is not None and bool(np.all(np.abs(side - end) <= floor(jump)))
                          for side, end in zip(sides, (before, after), strict=True))
         if single:
             normals.append(jump)
