@@ -74,6 +74,22 @@ def test_batches(value):
     np.testing.assert_array_equal(net.parameters, before)
 
 
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
+def test_an_estimator(kind, solver, recwarn):
+    cls = getattr(pytest.importorskip("fastbp.sklearn", exc_type=ImportError), kind)
+    along = {"hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0, "solver": solver}
+    for name in inspect.signature(cls).parameters:
+        for value in VALUES:
+            if name == "max_iter" and isinstance(value, (int, np.integer)) and value > 3:
+                continue  # for ever
+            try:
+                cls(**{**along, name: value}).fit(X, Y > 0)
+            except (TypeError, ValueError) as error:
+                if not (name == "callbacks" and value is object) and "non-finite" not in str(error):
+                    assert name in str(error).replace(" Got ", " got ").partition(" got ")[0]  # noqa: PT017
+
+
 SETTINGS = [
     (cls, name)
     for cls in (

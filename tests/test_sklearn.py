@@ -126,6 +126,7 @@ CASES = {
     "logistic": dict(activation="logistic", hidden_layer_sizes=12),
     "tanh, penalty": dict(activation="tanh", alpha=1.0),
     "identity, no hidden layer": dict(activation="identity", hidden_layer_sizes=()),
+    "logistic, no hidden layer": dict(activation="logistic", hidden_layer_sizes=()),
     "in order": dict(shuffle=False, batch_size=64),
     "one batch": dict(batch_size=150),
     "held out": dict(early_stopping=True, validation_fraction=0.2, max_iter=12),

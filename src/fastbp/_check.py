@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any
 
@@ -98,6 +98,17 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {describe(value)}")
     return bool(value)
+
+
+def functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
+    """One function or more."""
+    try:
+        items = (value,) if callable(value) else tuple(value)
+    except TypeError:
+        items = (None,)
+    if not all(callable(item) for item in items):
+        raise TypeError(f"{name} must be a function or a sequence of functions, got {describe(value)}")
+    return items
 
 
 def is_true(answer: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +56,7 @@ class Options:
         self.penalty = _check.number("penalty", penalty, *_NONNEGATIVE)
         self.max_norm = math.inf if max_norm is None else _check.number("max_norm", max_norm, *_POSITIVE)
         self.dropout = _rates(dropout, len(net.sizes) - 2)
-        self.callbacks = _functions("callbacks", callbacks)
+        self.callbacks = _check.functions("callbacks", callbacks)
         self.progress = _check.flag("progress", progress)
         self.steps = None if steps_per_epoch is None else _check.integer("steps_per_epoch", steps_per_epoch, 1)
         self.checkpoint, self.resume = _paths(checkpoint, resume)
@@ -76,17 +75,6 @@ def _rates(dropout: Any, hidden: int) -> list[float] | None:
         if rate and not hidden:
             raise ValueError(f"dropout needs a hidden layer, got {rate!r} for a network without")
     return rates if any(rates) else None
-
-
-def _functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
-    """One function or more."""
-    try:
-        items = (value,) if callable(value) else tuple(value)
-    except TypeError:
-        items = (None,)
-    if not all(callable(item) for item in items):
-        raise TypeError(f"{name} must be a function or a sequence of functions, got {_check.describe(value)}")
-    return items
 
 
 def _paths(checkpoint: Any, resume: Any) -> tuple[str | None, str | None]:

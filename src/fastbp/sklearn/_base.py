@@ -26,6 +26,7 @@ from ._online import OneRow
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
+UNBOUNDED = ("alpha", "learning_rate_init", "power_t", "tol", "epsilon")
 HIDDEN = {"logistic", *ACTIVATIONS} - {"softmax"}
 
 
@@ -113,7 +114,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     # ---- the network -------------------------------------------------------------------------------------------------
 
     def _hidden_activations(self, layers: int) -> list[str]:
-        names = [self.activation] * layers if isinstance(self.activation, str) else self.activation
+        given = self.activation
+        names = [given] * layers if isinstance(given, str) else np.atleast_1d(np.asarray(given, object)).tolist()
         return list(_check.activations("activation", [fastbp_name(name) for name in names], ACTIVATIONS[:-1], layers))
 
     def _initialize(self, sizes: list[int], dtype: np.dtype[Any]) -> None:
@@ -124,8 +126,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         hidden = self._hidden_activations(len(sizes) - 2)
         self.coefs_, self.intercepts_ = [], []
         for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-            sigmoid = bool(hidden) and hidden[min(i, len(hidden) - 1)] == "sigmoid"
-            bound = np.sqrt((2 if sigmoid else 6) / (fan_in + fan_out))
+            below = hidden[min(i, len(hidden) - 1)] if hidden else self.activation  # which counts without hidden layers
+            bound = np.sqrt((2 if below in ("sigmoid", "logistic") else 6) / (fan_in + fan_out))
             self.coefs_.append(self._random_state.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype, copy=False))
             self.intercepts_.append(self._random_state.uniform(-bound, bound, fan_out).astype(dtype, copy=False))
         self._net = None
@@ -194,13 +196,21 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Any:
         if not get_config()["skip_parameter_validation"]:
             self._validate_params()
-        hidden = self.hidden_layer_sizes
-        hidden = list(hidden) if isinstance(hidden, Iterable) else [hidden]
+            for name in UNBOUNDED:  # no integers that a float cannot hold; True is 1 here
+                _check.number(name, +getattr(self, name), 0, math.inf, "a finite number >= 0")
+        hidden: Any = self.hidden_layer_sizes
+        hidden = list(hidden) if isinstance(hidden, Iterable) and getattr(hidden, "shape", None) != () else [hidden]
         if not all(isinstance(width, Integral) for width in hidden):
             raise TypeError(f"hidden_layer_sizes must be integers, got {hidden}.")
+        hidden = [int(width) for width in hidden]
         if any(width <= 0 for width in hidden):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        if any(width > (most := _check.MAX_WIDTH) for width in hidden):
+            raise ValueError(f"hidden_layer_sizes must be at most {most} each, got {_check.describe(hidden)}.")
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        self._hidden_activations(len(hidden))
+        if self.callbacks is not None:
+            _check.functions("callbacks", self.callbacks)
         X, Y, weights = self._check_data(X, y, sample_weight, incremental, reset=first)
         if weights is not None:
             weights = _check.weights("sample_weight", weights, X.shape[0])

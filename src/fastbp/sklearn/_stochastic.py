@@ -37,11 +37,11 @@ class HeldOut(NamedTuple):
 
 def make_optimizer(model: BaseMLP) -> Optimizer:
     if model.solver == "adam":
-        adam = Adam(model.learning_rate_init, model.beta_1, model.beta_2, model.epsilon)
+        adam = Adam(float(model.learning_rate_init), model.beta_1, model.beta_2, float(model.epsilon))
         adam._eps_hat = True  # as scikit-learn's
         return adam
     momentum = min(model.momentum, math.nextafter(1, 0))  # 1 itself is allowed here
-    return SGD(model.learning_rate_init, momentum, nesterov=model.nesterovs_momentum and momentum > 0)
+    return SGD(float(model.learning_rate_init), momentum, nesterov=model.nesterovs_momentum and momentum > 0)
 
 
 def set_learning_rate(optimizer: Any, net: MLP, rate: float) -> None:
