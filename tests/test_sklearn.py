@@ -258,6 +258,24 @@ def test_large_sparse_input_goes_by_slabs_and_gives_the_same(solver, container, 
     np.testing.assert_allclose(sparse.predict_proba(container(X)), dense.predict_proba(X), rtol=1e-9)
 
 
+@pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
+def test_calls_that_would_take_long_are_cut_and_give_the_same(solver, digits, monkeypatch):
+    """Ctrl-C is seen between two of them."""
+    X, y = digits
+    weights = np.random.default_rng(0).uniform(size=len(X))
+    parameters = {**SGD, "solver": solver, "early_stopping": solver == "sgd", "random_state": 0}
+    whole = MLPClassifier(**parameters).fit(X, y, weights)
+    outputs = whole.predict_proba(X)
+    monkeypatch.setattr(_rows, "WORK", 70 * whole._network().n_parameters)
+    calls = []
+    predict = whole._network().predict
+    monkeypatch.setattr(whole._network(), "predict", lambda X, out: calls.append(len(X)) or predict(X, out=out))
+    np.testing.assert_array_equal(whole.predict_proba(X), outputs)
+    assert calls == [70, 70, 70, 70, 20]
+    cut = MLPClassifier(**parameters).fit(X, y, weights)
+    assert_same(whole, cut, rtol=1e-9)
+
+
 def test_rows_of_no_weight_are_as_if_not_there(digits):
     X, y = digits
     weights = np.ones(len(X))

@@ -1,4 +1,7 @@
-"""Rows of data as the network takes them: dense; sparse ones that are large become so a slab at a time."""
+"""Rows of data as the network takes them: dense; sparse ones that are large become so a slab at a time.
+
+A call for all rows takes a slab at a time, too, if it would take long: Ctrl-C is seen between two of them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from .. import _check
+from .._sources import WORK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,24 +41,29 @@ def slab_rows(X: Any, dtype: np.dtype[Any], batch_size: int = 1) -> int:
     return int(max(SLAB_BYTES // (X.shape[1] * dtype.itemsize) // batch_size, 1) * batch_size)
 
 
-def slabs(X: Any, dtype: np.dtype[Any]) -> Iterator[tuple[slice, Any]]:
-    """The rows of X as dense pieces, with their place; a dense X is one piece."""
-    if not scipy.sparse.issparse(X):
-        yield slice(0, X.shape[0]), X
-        return
-    X = X.tocsr()
-    rows = slab_rows(X, dtype)
+def at_once(X: Any, net: MLP) -> bool:
+    """Whether one call takes all rows."""
+    return not scipy.sparse.issparse(X) and X.shape[0] * net.n_parameters <= WORK
+
+
+def slabs(X: Any, net: MLP) -> Iterator[tuple[slice, Any]]:
+    """The rows of X as dense pieces, with their place."""
+    sparse = scipy.sparse.issparse(X)
+    rows = max(1, int(WORK // net.n_parameters))
+    if sparse:
+        X = X.tocsr()
+        rows = min(rows, slab_rows(X, net.dtype))
     for begin in range(0, X.shape[0], rows):
         place = slice(begin, min(begin + rows, X.shape[0]))
-        yield place, X[place].toarray()
+        yield place, X[place].toarray() if sparse else X[place]
 
 
 def predict(net: MLP, X: Any) -> Array:
     """The network's outputs for dense or sparse rows."""
-    if not scipy.sparse.issparse(X):
+    if at_once(X, net):
         return net.predict(X)
     Y = np.empty((X.shape[0], net.sizes[-1]), net.dtype)
-    for place, part in slabs(X, net.dtype):
+    for place, part in slabs(X, net):
         net.predict(part, out=Y[place])
     return Y
 
@@ -62,7 +71,7 @@ def predict(net: MLP, X: Any) -> Array:
 def mean_loss(net: MLP, X: Any, Y: Array, weights: Array | None) -> float:
     """The loss of dense or sparse rows."""
     loss, total = 0.0, 0.0
-    for place, part in slabs(X, net.dtype):
+    for place, part in slabs(X, net):
         w = None if weights is None else weights[place]
         share = len(part) if w is None else float(w.sum())
         loss += share * net.value(part, Y[place], w)
@@ -72,11 +81,11 @@ def mean_loss(net: MLP, X: Any, Y: Array, weights: Array | None) -> float:
 
 def value_and_grad(net: MLP, X: Any, Y: Array, weights: Array | None) -> tuple[float, Array]:
     """The loss of dense or sparse rows, and its gradient as a new float64 vector."""
-    if not scipy.sparse.issparse(X):
+    if at_once(X, net):
         loss, gradient = net.value_and_grad(X, Y, weights)
         return loss, gradient.astype(np.float64, copy=False)
     loss, gradient, total = 0.0, np.zeros(net.n_parameters), 0.0
-    for place, part in slabs(X, net.dtype):
+    for place, part in slabs(X, net):
         w = None if weights is None else weights[place]
         share = len(part) if w is None else float(w.sum())
         part_loss, part_gradient = net.value_and_grad(part, Y[place], w)
