@@ -84,6 +84,30 @@ class TestMistakeInABlockOnAKink:
         assert report.verdict == ("correct" if answer.fun < 1e-9 else "wrong"), f"{answer.fun}\n{report}"
 
 
+class TestKinksCloseByInSinglePrecision:
+    """Thousands of pre-activations: no step is short enough for their kinks and long enough for the noise."""
+
+    net = Net((40, 90, 14), ("relu",), "softmax", "cross_entropy", N=32, dtype="f4", seed=1)
+
+    def test_right(self):
+        report = gradcheck(self.net, self.net.w0, self.net.layout)
+        assert report.ok, str(report)
+        assert report.evaluations < 20_000
+
+    @pytest.mark.parametrize("name", ["W0", "b0"])
+    def test_one_wrong_entry(self, name):
+        def f(w):
+            loss, g = self.net(w)
+            part = slice(0, 3600) if name == "W0" else slice(3600, 3690)
+            g[part.start + 7] += 0.1 * np.abs(g[part]).max()
+            return loss, g
+
+        report = gradcheck(f, self.net.w0, self.net.layout)
+        assert report.failed_blocks == [name], str(report)
+        assert next(b.worst.index for b in report.blocks if b.name == name) == ((0, 7) if name == "W0" else (7,))
+        assert report.evaluations < 20_000
+
+
 class TestOneWrongEntryOfManyOnAKink:
     """Three of thirty units start at zero; a block of 600 entries is too large to look at each of them."""
 

@@ -192,7 +192,7 @@ class Check:
             reports[s.block.name] = report
             if s.state == "conflict":
                 assert s.conflict is not None
-                if is_smooth(setting, *s.conflict):
+                if s.by_path or is_smooth(setting, *s.conflict):
                     self.settle_smooth(setting, s, report)
                 else:
                     kinky[s.block.name] = s
@@ -263,7 +263,7 @@ class Check:
         """A conflict where the loss is smooth: an error, if some entry is beyond its tolerance."""
         assert s.conflict is not None
         line, estimate = s.conflict
-        entries, finished = bisect(setting, line, estimate, s.block.slice)
+        entries, finished = bisect(setting, line, estimate, s.block.slice, by_path=s.by_path)
         report.entries = entries
         wrong = [e for e in entries if e.wrong]
         if wrong:

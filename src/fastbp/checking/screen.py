@@ -17,6 +17,7 @@ import numpy as np
 
 from .differences import Estimate, Line, extrapolate
 from .jumps import noise_of_jumps
+from .path import along_path, is_continuous
 from .problem import Block, Vector
 from .setting import Setting, threshold, typical_move
 
@@ -61,6 +62,7 @@ class Screened:
     sided: list[tuple[Line, int]] = field(default_factory=list)  # lines along which the gradient fits one side only
     middles: list[Line] = field(default_factory=list)  # lines along which it is the middle of two slopes
     invariant: bool = False  # the loss does not depend on the block at all
+    by_path: bool = False  # the conflict is one with the gradient all along a line, not only at w0
 
     def common_factor(self) -> tuple[float, float]:
         """By what factor (less one) the whole block seems to be off, from all directions together, and its error."""
@@ -115,9 +117,9 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
             parts = _pieces(part) + parts
             continue
         if piece.conflict:
-            entries, finished = bisect(setting, *piece.conflict, part)
+            entries, finished = bisect(setting, *piece.conflict, part, by_path=piece.by_path)
             if not finished or any(e.wrong for e in entries):
-                fine.conflict, fine.state = piece.conflict, "conflict"
+                fine.conflict, fine.state, fine.by_path = piece.conflict, "conflict", piece.by_path
                 return fine
             line, found = piece.conflict  # dissolved when looked at entry by entry: a kink close by
             piece.visible = (abs(found.value) + found.bar) / typical_move(line.direction, part)
@@ -195,8 +197,10 @@ def _screen_along(setting: Setting, block: Block, part: slice, directions: list[
 
         allowed = max(setting.slack(direction, part), threshold(setting, direction, part), line.rounding())
 
-        def too_coarse(estimate: Estimate, typical: float = typical, norm: float = norm) -> bool:
-            return DECISIVE * estimate.bar > min(0.5 * limit * largest * typical, 0.2 * limit * norm)
+        needed = min(0.5 * limit * largest * typical, 0.2 * limit * norm)
+
+        def too_coarse(estimate: Estimate, needed: float = needed) -> bool:
+            return DECISIVE * estimate.bar > needed
 
         if too_coarse(estimate):
             estimate = line.solve(setting.step, target, pairs=12)
@@ -207,11 +211,24 @@ def _screen_along(setting: Setting, block: Block, part: slice, directions: list[
         result.lines.append(line)
         if math.isfinite(estimate.bar) and 1e-9 < estimate.step < 0.3:
             setting.step = min(max(2 * estimate.step, 1e-8), 0.1)
-        if disagrees(setting, line, estimate, allowed):
+        suspicious = disagrees(setting, line, estimate, allowed)
+        if needed > 0 and (suspicious or too_coarse(line.estimate())) and is_continuous(setting, part):
+            found = along_path(setting, line, needed / 4)
+            is_off = abs(found.value) > DECISIVE * found.bar + allowed
+            if is_off and (not too_coarse(found) or abs(found.value) > 12 * found.bar):
+                if not result.by_path or result.conflict is None or abs(found.value) > abs(result.conflict[1].value):
+                    result.conflict = (line, found)
+                result.by_path, result.state = True, "conflict"
+                continue
+            if suspicious or not too_coarse(found):
+                visible.append((max(abs(found.value), DECISIVE * found.bar) + allowed) / typical)
+                result.slopes.append((found.value, line.slope, max(found.bar, 1e-300)))
+                continue
+        if suspicious:
             side, one_sided = line.side(allowed)
             if not side:
                 found = line.estimate()
-                if result.conflict is None or abs(found.value) > abs(result.conflict[1].value):
+                if result.conflict is None or (abs(found.value) > abs(result.conflict[1].value) and not result.by_path):
                     result.conflict = (line, found)  # the clearest conflict is the one to follow up
                 result.state = "conflict"
                 continue
@@ -219,7 +236,7 @@ def _screen_along(setting: Setting, block: Block, part: slice, directions: list[
             found = one_sided
         else:
             found = line.estimate()
-            result.middles += [line] if line.kink() else []
+            result.middles += [line] if line.kink() and not is_continuous(setting, part) else []
         visible.append((DECISIVE * found.bar + allowed) / typical)
         result.slopes.append((found.value, line.slope, max(found.bar, 1e-300)))
     if result.state == "conflict":
@@ -252,8 +269,9 @@ def _independent(setting: Setting, result: Screened) -> bool:
     return True
 
 
-def check_entry(setting: Setting, flat: int, thorough: bool = True, noise: float = 0.0) -> Entry:
-    """Look at one entry on its own: central and one-sided differences over many steps.
+def check_entry(setting: Setting, flat: int, thorough: bool = True, noise: float = 0.0, by_path: bool = False) -> Entry:
+    """Look at one entry on its own: central and one-sided differences over many steps, or, ``by_path``, the gradient
+    all along a line.
 
     ``noise`` is what the loss is known to be uncertain by along other lines, if that is more than elsewhere.
     """
@@ -272,6 +290,10 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True, noise: float
             line.measure(h)
         wrong = not line.fits_zero(allowed)
     estimate = line.estimate()
+    if by_path:
+        largest = float(np.max(np.abs(setting.gradient[block.slice])))
+        estimate = along_path(setting, line, 0.1 * RESOLUTION * largest * scale)
+        wrong = abs(estimate.value) > DECISIVE * estimate.bar + allowed
     jump = line.kink() / scale
     analytic = float(setting.gradient[flat])
     ladder = line.ladder()
@@ -283,7 +305,7 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True, noise: float
 
 
 def bisect(setting: Setting, line: Line, estimate: Estimate, part: slice, budget: int = 0,
-           wanted: int = 1) -> tuple[list[Entry], bool]:
+           wanted: int = 1, by_path: bool = False) -> tuple[list[Entry], bool]:
     """Find wrong entries behind a conflict along ``line``, the largest disagreement first.
 
     Returns the entries looked at (wrong ones first) and whether the search came to its end: if it did and found
@@ -297,7 +319,7 @@ def bisect(setting: Setting, line: Line, estimate: Estimate, part: slice, budget
     while queue and budget > 0 and sum(e.wrong for e in entries) < wanted:
         _, start, stop = heapq.heappop(queue)
         if stop - start == 1:
-            entries.append(check_entry(setting, start))
+            entries.append(check_entry(setting, start, by_path=by_path))
             continue
         budget -= 1
         value, bar = conflicts[start, stop]
@@ -309,7 +331,8 @@ def bisect(setting: Setting, line: Line, estimate: Estimate, part: slice, budget
             heapq.heappush(queue, (-abs(value), moved.start, moved.stop))
             continue
         half_line = setting.line(direction, left, noise=line.noise)
-        half = half_line.solve(2 * step, max(abs(value) / 30, 0.3 * threshold(setting, direction, left)), pairs=4)
+        finest = max(abs(value) / 30, 0.3 * threshold(setting, direction, left))
+        half = along_path(setting, half_line, abs(value) / 8) if by_path else half_line.solve(2 * step, finest, pairs=4)
         for half_part, half_value, half_bar in (
             (left, half.value, half.bar),
             (right, value - half.value, bar + half.bar),

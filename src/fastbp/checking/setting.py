@@ -29,6 +29,7 @@ class Setting:
     rng: np.random.Generator
     step: float
     centre: Vector | None = None  # where lines start; w0 unless stated
+    continuous: np.ndarray | None = None  # entries whose gradient does not jump at w0, once that has been asked
 
     def line(self, direction: Vector, support: slice | None = None, noise: float = 0.0) -> Line:
         return Line(self.problem, direction, self.gradient, max(noise, self.noise), self.centre, support)

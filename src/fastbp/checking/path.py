@@ -1,0 +1,116 @@
+"""The change of the loss along a line beside the user's own gradient all along it, rather than at w0 alone.
+
+A kink close to w0 spoils difference quotients at all steps that reach it, and in single precision, or in a network of
+thousands of units, none is both short enough to stay clear of kinks and long enough to rise above noise.  But a
+gradient that is right around w0, on both sides of such kinks, adds up to the change of the loss, however many there
+are.  If it does not differ between w0 and points right next to it, it is right at w0, too.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .differences import SAFETY, Estimate, Line
+from .problem import BadGradient
+from .setting import Setting
+
+NEXT = 3e-5  # of the scale away from w0: far enough for values that count as tied within 1e-5
+PAIRS = 16  # of opposite points next to w0, at most
+AGREEING = 2  # of these on which the gradient has to be that at w0
+PARTS = 16  # of a line, to begin with
+MOST_PARTS = 96
+WIDEST = 0.1  # of the parameters' scale, that still counts as around w0
+SINGLE = 1e-10  # a rounding unit above this is not that of double precision
+
+
+def is_continuous(setting: Setting, part: slice) -> bool:
+    """Is the user's gradient, for the entries of ``part``, the same on both sides of w0?
+
+    Only asked in single precision: in double, steps are short enough for all kinks but those at w0.
+    """
+    problem = setting.problem
+    if problem.fixed_gradient or max(problem.loss_unit, problem.parameters.eps) < SINGLE:
+        return False
+    if setting.continuous is None:
+        setting.continuous = _continuous_entries(setting)
+    return bool(setting.continuous[part].all())
+
+
+def _continuous_entries(setting: Setting) -> np.ndarray:
+    """Entries whose gradient is that at w0 on several pairs of opposite points: no kink through w0 reaches them."""
+    problem, limit = setting.problem, setting.tolerance.copy()
+    for block in problem.blocks:
+        limit[block.slice] += 10 * NEXT * float(np.max(np.abs(setting.gradient[block.slice])))
+    count = np.zeros(setting.scale.size, dtype=int)
+    for _ in range(PAIRS):
+        offset = NEXT * setting.random_direction(slice(0, setting.scale.size))
+        try:
+            sides = [problem.loss_and_gradient(problem.parameters.quantise(problem.w0 + sign * offset))[1]
+                     for sign in (1, -1)]
+        except BadGradient:
+            break
+        count += np.all([np.abs(side - setting.gradient) <= limit for side in sides], axis=0)
+        if count.min() >= AGREEING:
+            break
+    return np.asarray(count >= AGREEING)
+
+
+def along_path(setting: Setting, line: Line, target: float) -> Estimate:
+    """The mean slope of the loss on the way through w0, less that of the user's gradient.
+
+    The way is so long that noise makes up a third of ``target``, and its mean is taken in so many parts that they make
+    up another third.
+    """
+    h = min(max(3 * SAFETY * line.noise / target, 1e-7), WIDEST)
+    sample = line.measure(h)
+    if sample is None:
+        return Estimate(math.nan, math.inf, h)
+    problem, support = setting.problem, line.support
+    direction = line.direction[support]
+
+    def departure(t: float) -> float:
+        point = line.centre.copy()
+        point[support] += t * direction
+        try:
+            _, gradient = problem.loss_and_gradient(problem.parameters.quantise(point))
+        except BadGradient:
+            return math.nan
+        return float((gradient - line.gradient)[support] @ direction)
+
+    mean, error = mean_of_steps(departure, h, target / 3)
+    if not math.isfinite(error):
+        return Estimate(math.nan, math.inf, h)
+    rounding = problem.gradient_unit * float(np.linalg.norm(line.gradient[support] * direction))
+    return Estimate(sample.conflict - mean, sample.noise + error + 4 * rounding, h)
+
+
+def mean_of_steps(function: Callable[[float], float], h: float, target: float) -> tuple[float, float]:
+    """The mean of a function with steps between -h and h, and how uncertain it is: where it bends or jumps most, there
+    are more points.
+
+    >>> mean, error = mean_of_steps(lambda t: float(t > 0.3), 1.0, 1e-3)
+    >>> abs(mean - 0.35) < error < 2e-3
+    True
+    """
+    queue: list[tuple[float, float, float, float, float, float, float]] = []
+
+    def add(a: float, b: float, left: float, middle: float, right: float) -> None:
+        mean = (left + 4 * middle + right) / 6
+        error = abs(left - 2 * middle + right) / 3
+        share = (b - a) / (2 * h)
+        heapq.heappush(queue, (-error * share, a, b, left, middle, right, mean * share))
+
+    nodes = np.linspace(-h, h, 2 * PARTS + 1).tolist()
+    values = [function(t) for t in nodes]
+    for k in range(0, 2 * PARTS, 2):
+        add(nodes[k], nodes[k + 2], *values[k:k + 3])
+    while len(queue) < MOST_PARTS and -sum(item[0] for item in queue) > target:
+        _, a, b, left, middle, right, _ = heapq.heappop(queue)
+        m = (a + b) / 2
+        add(a, m, left, function((a + m) / 2), middle)
+        add(m, b, middle, function((m + b) / 2), right)
+    return sum(item[-1] for item in queue), -sum(item[0] for item in queue)
