@@ -255,6 +255,7 @@ cdef inline void pack_strips(
         out = packed + p * TILE_ROWS_3
         for t in range(strips):
             r = small + 1 if t < larger else small
+            prefetch_line(row + 12 * lda)       # rows are pages apart
             for v in range((TILE_ROWS_3 + VL - 1) // VL):
                 store_edge(out + v * VL, load_edge(row + v * VL, r - v * VL), TILE_ROWS_3 - v * VL)
             row += r
