@@ -243,8 +243,12 @@ def machine(threads: int) -> dict[str, Any]:
         entries = {key.strip(): value.strip() for key, value in entries.items()}
         model, flags = entries.get("model name", model), entries.get("flags", "")
     isa = "avx512" if "avx512f" in flags else "avx2" if "avx2" in flags else platform.machine()
-    # Intel's server cores have two multiply-add units of 64 bytes, AMD's Zen 4 two of 32: another machine altogether.
-    kind = f"{isa}-intel" if isa == "avx512" and entries.get("vendor_id") == "GenuineIntel" else isa
+    # Intel's server cores and AMD's Zen 5 have two multiply-add units of 64 bytes, Zen 4 two of 32: other machines.
+    kind = isa
+    if isa == "avx512" and entries.get("vendor_id") == "GenuineIntel":
+        kind += "-intel"
+    elif isa == "avx512" and int(entries.get("cpu family", 0)) >= 26:
+        kind += "-zen5"
     wanted = os.environ.get("FASTBP_ISA", isa)
     if wanted != isa:  # not what such a machine does: a result of its own, beside that of the peers at their best
         kind += f"-running-{wanted}"

@@ -69,7 +69,7 @@ def describe(result: Result) -> str:
 def title(result: Result) -> str:
     """Return the name of the kind of machine."""
     kind = str(result["machine"]["kind"]).upper().replace("AVX512", "AVX-512")
-    return kind.replace("-INTEL", ", Intel").replace("-RUNNING-", " running ")
+    return kind.replace("-INTEL", ", Intel").replace("-ZEN5", ", Zen 5").replace("-RUNNING-", " running ")
 
 
 def header(names: list[str]) -> str:
