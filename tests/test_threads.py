@@ -54,6 +54,21 @@ def test_bits_are_the_same_for_1_2_3_and_4_threads_and_every_call(isa, dtype, si
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("m", [129, 260, 400, 530, 700, 800, 900, 1030, 2000])
+def test_sums_of_any_number_of_chunks_are_the_same_however_many_threads_make_them(isa, dtype, m):
+    net, X, Y = make((9, 33, 5), dtype, m)  # narrow: by chunks, one for each 64 rows, at most 16
+    reference = 0
+    for rows in np.array_split(np.arange(m), 5):
+        reference += net.value_and_grad(X[rows], Y[rows])[1] * (len(rows) / m)
+    use_threads(1)
+    _, expected = net.value_and_grad(X, Y)
+    np.testing.assert_allclose(expected, reference, rtol=0, atol=np.finfo(dtype).eps * 300 * abs(reference).max())
+    for threads in (2, 3, 5, 16, 19):  # the last are more than a stage's tasks are shared out among
+        use_threads(threads)
+        for _ in range(5):
+            np.testing.assert_array_equal(net.value_and_grad(X, Y)[1], expected)
+
+
 @pytest.mark.parametrize(("sizes", "m"), [((20, 100, 10), 128), ((784, 256, 256, 10), 256)])
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
 def test_training_gives_the_same_bits_for_any_number_of_threads(isa, dtype, sizes, m, name):

@@ -72,6 +72,11 @@ cdef inline Py_ssize_t in_lines(Py_ssize_t n) noexcept nogil:
     return (n + 15) // 16 * 16
 
 
+cdef inline Py_ssize_t apart(Py_ssize_t n) noexcept nogil:
+    """n numbers, and a gap to what another thread works in: prefetchers run ahead and would take lines from each other."""
+    return in_lines(n) + 4096 // <Py_ssize_t> sizeof(real)
+
+
 cdef inline Py_ssize_t share(Py_ssize_t n, Py_ssize_t parts, Py_ssize_t k) noexcept nogil:
     """Where part k of n things starts, shared out evenly among parts."""
     return n // parts * k + min(k, n % parts)
@@ -137,7 +142,7 @@ cdef inline void make_plan(
         plan.slab_rows = rows
         plan.threads = <int> min(plan.threads, plan.n_chunks)
         plan.n_regions = plan.threads
-        plan.region_size = in_lines(plan.block_rows * row_size)
+        plan.region_size = apart(plan.block_rows * row_size)
         plan.n_losses = plan.n_chunks if mode == VALUE else 0
         plan.gradient_size = 0
     elif plan.by_chunks:
@@ -152,9 +157,9 @@ cdef inline void make_plan(
         plan.n_slabs = 1
         plan.slab_rows = rows
         plan.n_regions = plan.threads
-        plan.region_size = in_lines(plan.block_rows * row_size)
+        plan.region_size = apart(plan.block_rows * row_size)
         plan.n_losses = plan.n_chunks
-        plan.gradient_size = in_lines(net.n_parameters) * plan.n_chunks if plan.n_chunks > 1 else 0
+        plan.gradient_size = apart(net.n_parameters) * plan.n_chunks if plan.n_chunks > 1 else 0
     else:
         plan.n_chunks = 1
         most = max(512, (8 * 1024 * 1024 // <Py_ssize_t> sizeof(real)) // row_size)
@@ -165,7 +170,7 @@ cdef inline void make_plan(
         most = 2 * blocks_of(plan.slab_rows, 2 * here)
         plan.block_rows = (plan.slab_rows + most - 1) // most
         plan.n_regions = 1
-        plan.region_size = in_lines(plan.slab_rows * row_size)
+        plan.region_size = apart(plan.slab_rows * row_size)
         plan.n_losses = plan.n_slabs * blocks_of(plan.slab_rows, plan.block_rows) if mode == TRAIN else 0
         plan.gradient_size = 0
     plan.asked_rows = (plan.block_rows + 2 * net.n_layers - 2) // (2 * net.n_layers - 1)
@@ -178,6 +183,7 @@ cdef inline void make_plan(
     plan.panels_at = plan.scratch_size
     if plan.own_panels:
         plan.scratch_size += in_lines(net.packed_size)
+    plan.scratch_size = apart(plan.scratch_size)
     plan.packed_at = 0
     plan.regions_at = 0 if plan.own_panels or plan.in_place else in_lines(net.packed_size)
     plan.pack_dz = mode == TRAIN and not plan.by_chunks and plan.slab_rows >= 128

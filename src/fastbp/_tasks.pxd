@@ -73,6 +73,10 @@ cdef inline void pack_part(const Step *s, int threads, int thread, int owner, re
             pack_vectors_of_wt(s, i, begin, end, panels)
 
 
+cdef inline real *chunk_gradient(const Step *s, Py_ssize_t chunk) noexcept nogil:
+    return s.memory + s.plan.gradients_at + chunk * apart(s.net.n_parameters)
+
+
 cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcept nogil:
     """Loss and gradient of one chunk of rows, block by block."""
     cdef const Plan *plan = s.plan
@@ -81,19 +85,18 @@ cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcep
     cdef Py_ssize_t blocks = blocks_of(size, plan.block_rows), b, row, rows
     cdef real *region = s.memory + plan.regions_at + thread * plan.region_size
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
-    cdef real *gradient = s.gradient
+    cdef real *gradient = chunk_gradient(s, chunk) if plan.n_chunks > 1 else s.gradient
+    cdef double total = 0       # a place in s.losses shares its cache line with what other threads write
     cdef int i
-    if plan.n_chunks > 1:
-        gradient = s.memory + plan.gradients_at + chunk * in_lines(s.net.n_parameters)
-    s.losses[chunk] = 0
     for b in range(blocks):
         row = begin + share(size, blocks, b)
         rows = begin + share(size, blocks, b + 1) - row
         forward_block(s, region, plan.block_rows, 0, rows, row, scratch)
-        head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &s.losses[chunk])
+        head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &total)
         backward_block(s, region, plan.block_rows, 0, rows, row, scratch)
         for i in range(s.net.n_layers):
             gradient_part(s, region, plan.block_rows, rows, row, i, 0, s.net.layers[i].fan_in, gradient, b > 0, scratch)
+    s.losses[chunk] = total
 
 
 cdef inline Py_ssize_t slab_begin(const Plan *plan, Py_ssize_t slab) noexcept nogil:
@@ -108,13 +111,12 @@ cdef inline void block_task(const Step *s, Py_ssize_t slab, Py_ssize_t block, in
     cdef Py_ssize_t rows = min(slab_begin(plan, slab + 1) - begin - row, plan.block_rows)
     cdef real *region = s.memory + plan.regions_at
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
-    cdef double *total = &s.losses[slab * blocks_of(plan.slab_rows, plan.block_rows) + block]
-    total[0] = 0
-    if rows <= 0:
-        return
-    forward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
-    head_of_block(s, region, plan.slab_rows, row, rows, begin + row, scratch, total)
-    backward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
+    cdef double total = 0
+    if rows > 0:
+        forward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
+        head_of_block(s, region, plan.slab_rows, row, rows, begin + row, scratch, &total)
+        backward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
+    s.losses[slab * blocks_of(plan.slab_rows, plan.block_rows) + block] = total
 
 
 cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
@@ -148,21 +150,16 @@ cdef inline void claim_lines(real *p, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline separate_void add_gradients(
-    real *parts, Py_ssize_t stride, Py_ssize_t n_parts, Py_ssize_t n, real *total, bint claim,
+    real *first, real *second, Py_ssize_t n, real *total, bint claim,
 ) noexcept nogil:
-    """total = parts[0] + parts[1] + ..., n numbers each, stride apart; claim: other threads wrote some of them."""
-    cdef Py_ssize_t i, k
-    cdef vreal sum
-    i = 0
+    """total = first + second, n numbers each; claim: other threads wrote some of them."""
+    cdef Py_ssize_t i = 0
     while i < n:
-        sum = load_edge(parts + i, n - i)
-        for k in range(1, n_parts):
-            sum = sum + load_edge(parts + k * stride + i, n - i)
-        store_edge(total + i, sum, n - i)
+        store_edge(total + i, load_edge(first + i, n - i) + load_edge(second + i, n - i), n - i)
         i += VL
     if claim:
-        for k in range(n_parts):
-            claim_lines(parts + k * stride, n)
+        claim_lines(first, n)
+        claim_lines(second, n)
 
 
 cdef inline double sum_of_squares(const real *x, Py_ssize_t n) noexcept nogil:
@@ -201,20 +198,32 @@ cdef inline double add_penalty(const Step *s, Py_ssize_t begin, Py_ssize_t end) 
     return total
 
 
-cdef inline void finish(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """Add up the chunks' gradients for some ranges of parameters, and update these; if guarded, only prepare it."""
+cdef inline void take_squares(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Add the penalty to some ranges of the gradient, and up their squares and those of the weights."""
     cdef Py_ssize_t range_end
-    if s.plan.n_chunks > 1:
-        add_gradients(s.memory + s.plan.gradients_at + begin, in_lines(s.net.n_parameters), s.plan.n_chunks,
-                      end - begin, s.gradient + begin, s.threads > 1)
-    if not s.guarded:
-        update_range(&s.update, s.gradient, begin, end)
-        return
     while begin < end:
         range_end = min(begin + RANGE, end)
         s.squares[begin // RANGE * 2 + 1] = add_penalty(s, begin, range_end) if s.penalty != 0 else 0
         s.squares[begin // RANGE * 2] = sum_of_squares(s.gradient + begin, range_end - begin)
         begin = range_end
+
+
+cdef inline void finish(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Add the two halves of the gradient for some ranges of parameters, and update these; if guarded, only prepare it.
+
+    A few ranges at a time, so that the sum is in the first-level cache still.
+    """
+    cdef Py_ssize_t next_begin
+    while begin < end:
+        next_begin = min(begin + 8 * RANGE, end)
+        if s.plan.n_chunks > 1:
+            add_gradients(chunk_gradient(s, 0) + begin, chunk_gradient(s, s.plan.n_chunks // 2) + begin,
+                          next_begin - begin, s.gradient + begin, s.threads > 1)
+        if s.guarded:
+            take_squares(s, begin, next_begin)
+        else:
+            update_range(&s.update, s.gradient, begin, next_begin)
+        begin = next_begin
 
 
 cdef inline double total_loss(const Step *s) noexcept nogil:
@@ -289,12 +298,13 @@ cdef inline void forward_task(const Step *s, Py_ssize_t block, int thread) noexc
     cdef Py_ssize_t row = share(plan.rows, plan.n_chunks, block)
     cdef Py_ssize_t rows = share(plan.rows, plan.n_chunks, block + 1) - row
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
+    cdef double total = 0
     forward_block(s, region, plan.block_rows, 0, rows, row, scratch)
     if plan.mode == PREDICT:
         output_of_block(s, region, plan.block_rows, 0, rows, row, scratch)
     else:
-        s.losses[block] = 0
-        head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &s.losses[block])
+        head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &total)
+        s.losses[block] = total
 
 
 cdef inline void tape_forward_task(const Step *s, Py_ssize_t block, int thread) noexcept nogil:
