@@ -28,6 +28,10 @@ def case():
     return lambda w: (float(w @ w), 2 * w), np.ones(3), [("only", (3,))]
 def broken(w):
     return 1.0
+def raises(w):
+    raise RuntimeError("from inside f")
+def leaves(w):
+    raise SystemExit(0)
 '''
 
 
@@ -35,6 +39,8 @@ def broken(w):
 def module(tmp_path, monkeypatch):
     (tmp_path / "my_gradients.py").write_text(MODULE)
     (tmp_path / "my_cases.py").write_text(OTHER)
+    (tmp_path / "no_syntax.py").write_text("def f(:")
+    (tmp_path / "leaves_at_import.py").write_text("import sys; sys.exit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -59,7 +65,9 @@ class TestExitCode:
     @pytest.mark.parametrize("arguments", [
         ["no_such_module:f"], ["my_gradients:no_such_function"], ["my_gradients"],
         ["my_gradients:right", "--size", "0"],
-        ["my_cases:broken", "--size", "3"],
+        ["my_cases:broken", "--size", "3"], ["my_cases:raises", "--size", "3"], ["my_cases:leaves", "--size", "3"],
+        ["no_syntax:f"], ["leaves_at_import:f"], ["./my_cases.py:case"],
+        ["my_gradients:right", "--plot", "no/such/folder/picture.svg"],
     ])
     def test_what_cannot_run_is_neither_wrong_nor_undecided(self, arguments, capsys):
         assert main(arguments) == 3

@@ -247,7 +247,7 @@ class Check:
         if s.invariant:
             report.reason = "the loss does not depend on this block, to rounding, and the gradient says so"
         elif math.isinf(share):
-            report.reason = "zero, and the loss does not move"
+            report.reason = "zero, and so is the slope of the loss"
         else:
             report.reason = f"{len(s.lines)} directions agree" + SHOWN.format(share)
         if s.middles or s.sided:

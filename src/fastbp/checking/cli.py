@@ -6,7 +6,9 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +17,7 @@ from .check import gradcheck
 from .diagnose import diagnose
 
 EXIT = {"correct": 0, "wrong": 1, "undecided": 2}
+NOT_RUN = 3
 
 DESCRIPTION = """\
 Check a gradient.  FUNCTION takes the parameters and returns (loss, gradient).
@@ -30,8 +33,8 @@ Where the parameters come from, first match wins:
 def load(spec: str) -> Any:
     """The object that ``MODULE:NAME`` stands for; modules are also looked for in the current directory."""
     module_name, _, name = spec.partition(":")
-    if not module_name or not name:
-        raise ValueError(f"expected MODULE:NAME, got {spec!r}")
+    if not module_name or not name or "/" in module_name or module_name.startswith("."):
+        raise ValueError(f"expected MODULE:NAME, a module as in an import statement, got {spec!r}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     found: Any = importlib.import_module(module_name)
@@ -45,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(3, f"{self.prog}: error: {message}\n")
+        self.exit(NOT_RUN, f"{self.prog}: error: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,27 +91,30 @@ def gather(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     return f, w0, layout
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    arguments = parser().parse_args(argv)
-    try:
-        f, w0, layout = gather(arguments)
-        grad = load(arguments.grad) if arguments.grad else None
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
-    options = {"grad": grad, "rtol": arguments.rtol, "rng": arguments.seed}
-    try:
-        if arguments.diagnose:
-            diagnosis = diagnose(f, w0, layout, **options)
-            report, text = diagnosis.report, str(diagnosis)
-        else:
-            report = gradcheck(f, w0, layout, exhaustive=arguments.exhaustive, **options)
-            text = str(report)
-    except (ValueError, TypeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
+def run(arguments: argparse.Namespace) -> int:
+    """Check, print the report; returns the exit code."""
+    f, w0, layout = gather(arguments)
+    options = {"grad": load(arguments.grad) if arguments.grad else None, "rtol": arguments.rtol, "rng": arguments.seed}
+    if arguments.diagnose:
+        diagnosis = diagnose(f, w0, layout, **options)
+        report, text = diagnosis.report, str(diagnosis)
+    else:
+        report = gradcheck(f, w0, layout, exhaustive=arguments.exhaustive, **options)
+        text = str(report)
     print(text)
     if arguments.plot:
         report.plot(arguments.plot)
     return EXIT[report.verdict]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return run(arguments)
+    except (Exception, SystemExit) as error:  # whatever the user's module does is not a verdict on the gradient
+        where = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not where.startswith((str(Path(__file__).parents[1]), "<frozen importlib", importlib.__file__)):
+            traceback.print_exception(error)
+        print(f"error: {f'{type(error).__name__}: ' if isinstance(error, SystemExit) else ''}{error}", file=sys.stderr)
+        return NOT_RUN
