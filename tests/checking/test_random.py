@@ -37,7 +37,7 @@ def test_every_usual_choice_at_a_tie_is_right(seed):
     assert report.ok, f"{case.text}\n{report}"
 
 
-@pytest.mark.parametrize("seed", [6, 44, 64, 541])  # 541: one plane close to another a thousand times as strong
+@pytest.mark.parametrize("seed", [6, 44, 64, 152, 541])  # 152, 541: planes of very different strength
 def test_a_mean_of_sides_where_many_kinks_meet_is_right(seed):
     case = draw_mean_of_sides(seed)
     report = gradcheck(case.f, case.w0, case.layout)

@@ -46,10 +46,7 @@ def find_planes(limit: Callable[[Vector], Vector | None], start: Vector, turn: V
 
     def difference(after: Vector, before: Vector) -> Vector:
         jump = after - before
-        if np.all(np.abs(jump) <= floor(jump)):
-            return np.zeros_like(jump)
-        # Small entries of a plane count too: those of many planes add up.
-        return np.asarray(np.where(np.abs(jump) > 0.3 * floor(jump), jump, 0.0))
+        return np.asarray(np.where(np.abs(jump) > floor(jump), jump, 0.0))
 
     def at(angle: float) -> Vector:
         return np.asarray(math.cos(angle) * start + math.sin(angle) * turn)
