@@ -73,7 +73,7 @@ cdef inline Py_ssize_t in_lines(Py_ssize_t n) noexcept nogil:
 
 
 cdef inline Py_ssize_t apart(Py_ssize_t n) noexcept nogil:
-    """n numbers, and a gap to what another thread works in: prefetchers run ahead and would take lines from each other."""
+    """n numbers, and a gap to what another thread works in: prefetchers run ahead and would take lines away from it."""
     return in_lines(n) + 4096 // <Py_ssize_t> sizeof(real)
 
 
