@@ -20,6 +20,7 @@ from .setting import Setting
 
 NEXT = 3e-5  # of the scale away from w0: far enough for values that count as tied within 1e-5
 PAIRS = 16  # of opposite points next to w0, at most
+CLEAR = 4.0  # an error counts beyond so many error bars: rounding in single precision is not as random as noise
 AGREEING = 2  # of these on which the gradient has to be that at w0
 PARTS = 16  # of a line, to begin with
 MOST_PARTS = 96

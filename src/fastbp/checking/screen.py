@@ -17,7 +17,7 @@ import numpy as np
 
 from .differences import Estimate, Line, extrapolate
 from .jumps import noise_of_jumps
-from .path import along_path, is_continuous
+from .path import CLEAR, along_path, is_continuous
 from .problem import Block, Vector
 from .setting import Setting, threshold, typical_move
 
@@ -214,7 +214,7 @@ def _screen_along(setting: Setting, block: Block, part: slice, directions: list[
         suspicious = disagrees(setting, line, estimate, allowed)
         if needed > 0 and (suspicious or too_coarse(line.estimate())) and is_continuous(setting, part):
             found = along_path(setting, line, needed / 4)
-            is_off = abs(found.value) > DECISIVE * found.bar + allowed
+            is_off = abs(found.value) > CLEAR * found.bar + allowed
             if is_off and (not too_coarse(found) or abs(found.value) > 12 * found.bar):
                 if not result.by_path or result.conflict is None or abs(found.value) > abs(result.conflict[1].value):
                     result.conflict = (line, found)
@@ -293,7 +293,7 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True, noise: float
     if by_path:
         largest = float(np.max(np.abs(setting.gradient[block.slice])))
         estimate = along_path(setting, line, 0.1 * RESOLUTION * largest * scale)
-        wrong = abs(estimate.value) > DECISIVE * estimate.bar + allowed
+        wrong = abs(estimate.value) > CLEAR * estimate.bar + allowed
     jump = line.kink() / scale
     analytic = float(setting.gradient[flat])
     ladder = line.ladder()
