@@ -259,18 +259,26 @@ def test_labels_that_are_no_longer_classes_are_no_step(shuffled, sizes):
         assert net._run_batches(X, few, None, fastbp.SGD(), order, 0, 20, np.zeros(5), seconds=100) == (40, "loss")
 
 
-@pytest.mark.parametrize("bad", [100, 2**31, 2**32 - 1])
-def test_an_order_is_refused_before_it_leads_out_of_x(bad):
+@pytest.mark.parametrize("bad", [1000, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("sizes", [[3, 1], [3, 8, 1], [20, 250, 240, 1]])
+@pytest.mark.usefixtures("isa")
+def test_an_order_is_refused_before_it_leads_out_of_x(sizes, weighted, bad):
     rng = np.random.default_rng(0)
-    X, Y, order = rng.normal(size=(100, 3)), rng.normal(size=(100, 1)), rng.permutation(100).astype(np.uint32)
-    order[77] = bad
-    net, sgd = fastbp.MLP([3, 1], rng=0), fastbp.SGD()
+    X, Y, order = rng.normal(size=(1000, sizes[0])), rng.normal(size=(1000, 1)), rng.permutation(1000).astype(np.uint32)
+    sample_weight = rng.uniform(0.5, 2, 1000) if weighted else None
+    order[777] = bad
+    net, sgd = fastbp.MLP(sizes, rng=0), fastbp.SGD()
     with pytest.raises(ValueError, match="order"):
-        net._run_batches(X, Y, None, sgd, order, 0, 10, np.zeros(10), seconds=100)
-    assert sgd._state.steps == 6, "it is seen with the batch before it"
+        net._run_batches(X, Y, sample_weight, sgd, order, 0, 100, np.zeros(10), seconds=100)
+    assert sgd._state.steps == 7, "the batch that it is in is no step"
+    expected = fastbp.MLP(sizes, rng=0)
+    expected._run_batches(X, Y, sample_weight, fastbp.SGD(), order[:700], 0, 100, np.zeros(7), seconds=100)
+    np.testing.assert_array_equal(net.parameters, expected.parameters)
+    grad = np.empty(net.n_parameters)
     with pytest.raises(ValueError, match="order"):
-        net._batch_gradient(X, Y, None, order, 70, 10, np.empty(4))
-    assert np.isfinite(net._batch_gradient(X, Y, None, order, 80, 10, np.empty(4)))
+        net._batch_gradient(X, Y, sample_weight, order, 700, 100, grad)
+    assert np.isfinite(net._batch_gradient(X, Y, sample_weight, order, 800, 100, grad))
 
 
 @pytest.mark.parametrize("order", [np.uint32([0, 5]), np.uint32([]), [0, 1], [0.0, 1.0]])

@@ -6,19 +6,15 @@ from fastbp._simd cimport *
 from fastbp._dropout cimport mixed64
 from fastbp._update cimport Optimizer, next_update
 from fastbp._plan cimport *
-from fastbp._gather cimport ask_for_item, rows_in_range
+from fastbp._gather cimport rows_in_range
 from fastbp._blocks cimport NO_SUCH_ROW, Step, targets_of
 from fastbp._pace cimport omp_get_wtime, run_at_pace
 from fastbp._workspace cimport Workspace, work_in
 from fastbp._arrays cimport plain, point_at
 
-cdef enum:
-    ORDER_AHEAD = 4096      # entries that are asked for before the step that comes to them
-
 cdef struct Batches:
     Step whole              # x and targets are those of all rows
     const uint32_t *order   # of rows, or NULL
-    Py_ssize_t known        # where all before in the order has been checked
     Py_ssize_t end, size    # of the pass, of a batch
     bint mean
     double penalty          # of a batch whose weights add up to 1
@@ -54,19 +50,12 @@ cdef inline bint read_pass(
         b.whole.dropout.rates = <const double *> plain(dropout, np.NPY_FLOAT64, 1, net.n_layers - 1, 0, False)
         if b.whole.dropout.rates == NULL:
             return False
-    b.known = begin
     return 0 <= begin <= b.end and batch_size > 0
 
 
-cdef inline bint check_order(Batches *b, Py_ssize_t begin) noexcept nogil:
-    """Check the order of the batch that begins there and of the next one; False if an entry of theirs is no row."""
-    cdef Py_ssize_t end = min(b.end, begin + 2 * b.size)
-    if b.order != NULL and not rows_in_range(b.order + b.known, end - b.known, b.whole.rows):
-        return False
-    b.known = end
-    if b.order != NULL:
-        ask_for_item(<const char *> (b.order + end), sizeof(uint32_t) * min(b.end - end, min(b.size, ORDER_AHEAD)))
-    return True
+cdef inline bint batch_is_valid(const Batches *b, Py_ssize_t begin) noexcept nogil:
+    """Whether what the order says for the batch that begins there are rows."""
+    return b.order == NULL or rows_in_range(b.order + begin, min(b.size, b.end - begin), b.whole.rows)
 
 
 cdef inline Step batch_at(const Batches *b, Py_ssize_t begin, Py_ssize_t n_steps) noexcept nogil:
@@ -76,13 +65,14 @@ cdef inline Step batch_at(const Batches *b, Py_ssize_t begin, Py_ssize_t n_steps
     cdef Py_ssize_t i
     s.rows = min(b.size, b.end - begin)
     total = s.rows
-    if s.targets.weights != NULL:
+    if s.targets.weights != NULL and batch_is_valid(b, begin):
         total = 0
         for i in range(begin, begin + s.rows):
             total += s.targets.weights[i if b.order == NULL else b.order[i]]
     if b.order != NULL:
         s.order = b.order + begin
-        s.order_known = b.known - begin
+        s.order_rest = b.end - begin
+        s.order_rows = b.whole.rows
     else:
         s.x += begin * s.net.layers[0].fan_in
         s.targets = targets_of(&s, begin, s.rows, NULL)
@@ -103,9 +93,6 @@ cdef inline Py_ssize_t run_batches(
     cdef Workspace *w
     cdef double end_time = omp_get_wtime() + seconds
     while begin < b.end:
-        if not check_order(b, begin):
-            failure[0] = NO_SUCH_ROW
-            break
         s = batch_at(b, begin, optimizer.steps)
         w = last if last != NULL and s.rows < b.size else full
         work_in(&s, w)
@@ -113,7 +100,7 @@ cdef inline Py_ssize_t run_batches(
         losses[begin // b.size] = run_at_pace(&s, &w.pace)
         if s.failure:
             optimizer.steps -= 1
-            failure[0] = s.failure
+            failure[0] = s.failure if batch_is_valid(b, begin) else NO_SUCH_ROW
             break
         begin += s.rows
         if omp_get_wtime() > end_time:

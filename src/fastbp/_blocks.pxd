@@ -31,7 +31,8 @@ cdef struct Step:
     const real *x                   # [rows, fan_in of the first layer] without padding
     Targets targets
     const uint32_t *order           # plan.gather: the batch is these rows of x and of the targets; NULL: the first ones
-    Py_ssize_t order_known          # entries of it that have been checked, some of the next batch too
+    Py_ssize_t order_rest           # its entries to the end of the pass: those of this batch and of the next ones
+    Py_ssize_t order_rows           # how many rows x has for it to choose from
     Dropout dropout
     real *gradient                  # OUT
     real *input_gradient            # OUT or NULL
@@ -83,14 +84,19 @@ cdef inline const real *input_rows(
 
 
 cdef inline inlined_void ask_ahead(
-    const Step *s, Py_ssize_t batch_row, int part,
+    const Step *s, Py_ssize_t next_row, int part,
 ) noexcept nogil:
-    """Ask for a part of those rows that this thread will probably take after these."""
+    """Ask for a part of the block that begins at next_row, which this thread will probably take after this one."""
     cdef Py_ssize_t fan_in = s.net.layers[0].fan_in
-    cdef Py_ssize_t begin = batch_row + s.threads * s.plan.block_rows + part * s.plan.asked_rows
-    if s.order != NULL and is_narrow(fan_in):
-        ask_for_rows(s.x, fan_in, &s.targets, s.net.layers[s.net.n_layers - 1].fan_out, s.order + begin,
-                     min(s.plan.asked_rows, s.order_known - begin))
+    cdef Py_ssize_t begin = next_row + part * s.plan.asked_rows
+    cdef Py_ssize_t rows = min(s.plan.asked_rows, s.order_rest - begin)
+    if s.order != NULL and is_narrow(fan_in) and rows > 0:
+        ask_for_rows(s.x, fan_in, &s.targets, s.net.layers[s.net.n_layers - 1].fan_out, s.order + begin, rows)
+
+
+cdef inline bint order_is_valid(const Step *s, Py_ssize_t row, Py_ssize_t rows) noexcept nogil:
+    """Whether what the order says of some rows of the batch are rows of x."""
+    return s.order == NULL or rows_in_range(s.order + row, rows, s.order_rows)
 
 
 cdef inline Targets targets_of(const Step *s, Py_ssize_t row, Py_ssize_t rows, real *gathered) noexcept nogil:
@@ -130,7 +136,7 @@ cdef inline bint drops(const Step *s, int index) noexcept nogil:
 
 cdef inline void forward_block(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
-    real *scratch,
+    Py_ssize_t next_row, real *scratch,
 ) noexcept nogil:
     """All layers' activations for some rows of the batch; the last layer's logits."""
     cdef const Layer *layer = NULL
@@ -140,11 +146,11 @@ cdef inline void forward_block(
     cdef Mask mask
     cdef real *a
     cdef int i
-    if s.plan.copy_x:
+    if s.plan.copy_x and order_is_valid(s, batch_row, rows):
         copy_rows(s.x, s.net.layers[0].fan_in, &s.targets, s.net.layers[s.net.n_layers - 1].fan_out, s.order, batch_row,
                   rows, <real *> below, s.plan.ldx)
     for i in range(s.net.n_layers):
-        ask_ahead(s, batch_row, i)
+        ask_ahead(s, next_row, i)
         layer = &s.net.layers[i]
         a = block_a(s, region, region_rows, i, row)
         w = weights_of(s, i, scratch)
@@ -163,7 +169,11 @@ cdef inline void head_of_block(
     real *scratch, double *total,
 ) noexcept nogil:
     cdef Py_ssize_t last = s.net.n_layers - 1, n = s.net.layers[last].fan_out
-    cdef Targets t = targets_of(s, batch_row, rows, scratch + s.plan.gathered_at)
+    cdef Targets t
+    if not order_is_valid(s, batch_row, rows):
+        total[0] = NAN
+        return
+    t = targets_of(s, batch_row, rows, scratch + s.plan.gathered_at)
     if t.labels != NULL and not labels_in_range(t.labels, rows, n):     # somebody has changed them during a pass
         total[0] = NAN
         return
@@ -203,7 +213,7 @@ cdef inline real *dz_panels(const Step *s, Py_ssize_t index) noexcept nogil:
 
 cdef inline void backward_block(
     const Step *s, real *region, Py_ssize_t region_rows, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t batch_row,
-    real *scratch,
+    Py_ssize_t next_row, real *scratch,
 ) noexcept nogil:
     """All hidden layers' dE/dz for some rows, from the last layer's; and dE/dx, if wanted."""
     cdef int i, last = s.net.n_layers - 1
@@ -213,7 +223,7 @@ cdef inline void backward_block(
         pack_rows(row, rows, s.net.layers[last].fan_out, block_g(s, region, region_rows, last, row),
                   s.net.layers[last].ld, dz_panels(s, last), s.plan.slab_rows)
     for i in range(s.net.n_layers - 1, 0, -1):
-        ask_ahead(s, batch_row, s.net.n_layers + i - 1)
+        ask_ahead(s, next_row, s.net.n_layers + i - 1)
         w = weights_of(s, i, scratch)
         if drops(s, i - 1):
             mask = mask_of(&s.dropout, i - 1)

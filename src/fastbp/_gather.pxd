@@ -6,8 +6,8 @@
     under way at once.  Of a wide row the hardware itself fetches what follows its beginning: it is asked for a row or
     two ahead, where it is copied.
 (b) What the rows take of memory decides how far they are: an order is of 32-bit numbers, labels may be bytes.
-(c) What is an index, rows and labels, is checked a batch at a time, not at the beginning of a pass, which takes many
-    calls: each would begin with looking at all of it.
+(c) What is an index, rows and labels, is checked by the block that uses it, not at the beginning of a pass, which takes
+    many calls: each would begin with looking at all of it.
 """
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.string cimport memcpy

@@ -9,7 +9,7 @@ cimport cython
 cimport numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.math cimport log
+from libc.math cimport isfinite, log
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -271,7 +271,7 @@ cdef class Network:
             &b, &self.net, self.parameters, X, Y, sample_weight, order, begin, batch_size, self.mean, dropout, key,
         ):
             return None
-        if begin == b.end or not check_order(&b, begin):
+        if begin == b.end:
             return None
         if not clear_of_inputs(out, self.parameters, X, Y, sample_weight):
             return None
@@ -282,7 +282,7 @@ cdef class Network:
         with nogil:
             loss = run_at_pace(&s, &w.pace)
         self.give_back(w)
-        return loss
+        return loss if isfinite(loss) or batch_is_valid(&b, begin) else None
 
     def train_batches(
         self, object X, object Y, object sample_weight, object order, Py_ssize_t begin, Py_ssize_t batch_size,

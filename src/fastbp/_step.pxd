@@ -26,7 +26,6 @@ from fastbp._tasks cimport *
 
 cdef enum:
     NUMBERS_APART = 16      # two cache lines: some processors fetch them in pairs
-    MAX_SHARES = 16         # that a stage's tasks are cut into
 
 cdef enum Stage:
     PACK
@@ -211,7 +210,7 @@ cdef inline void share_tasks(
     A share's first task is its owner's, who takes it without asking; numbers are taken for the rest.  A line of cache
     that only its owner writes stays with it: between cores far apart each change of hands takes 0.2 microseconds.
     """
-    cdef Py_ssize_t shares = min(threads, MAX_SHARES), helped, k, begin, end, task
+    cdef Py_ssize_t shares = shares_of(threads), helped, k, begin, end, task
     for helped in range(shares):
         k = (thread + helped) % shares
         begin = share(n, shares, k)

@@ -13,6 +13,9 @@ from fastbp._update cimport *
 from fastbp._plan cimport *
 from fastbp._blocks cimport *
 
+cdef enum:
+    MAX_SHARES = 16         # that a stage's tasks are cut into
+
 # ---- loss and gradient -----------------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t first_parameter(const Step *s, int threads, int thread) noexcept nogil:
@@ -73,6 +76,20 @@ cdef inline void pack_part(const Step *s, int threads, int thread, int owner, re
             pack_vectors_of_wt(s, i, begin, end, panels)
 
 
+cdef inline Py_ssize_t shares_of(int threads) noexcept nogil:
+    return min(threads, MAX_SHARES)
+
+
+cdef inline Py_ssize_t task_after(Py_ssize_t task, Py_ssize_t n, int threads, int thread) noexcept nogil:
+    """The task that a thread will probably do after this one of n: n + k, if that is the k-th of the next stage.
+
+    See `share_tasks` in _step.pxd: a thread's tasks lie next to each other.
+    """
+    cdef Py_ssize_t shares = shares_of(threads), k = thread % shares
+    cdef Py_ssize_t begin = share(n, shares, k), end = share(n, shares, k + 1)
+    return task + 1 if begin <= task < end - 1 else n + begin
+
+
 cdef inline real *chunk_gradient(const Step *s, Py_ssize_t chunk) noexcept nogil:
     return s.memory + s.plan.gradients_at + chunk * apart(s.net.n_parameters)
 
@@ -82,7 +99,7 @@ cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcep
     cdef const Plan *plan = s.plan
     cdef Py_ssize_t begin = share(plan.rows, plan.n_chunks, chunk)
     cdef Py_ssize_t size = share(plan.rows, plan.n_chunks, chunk + 1) - begin
-    cdef Py_ssize_t blocks = blocks_of(size, plan.block_rows), b, row, rows
+    cdef Py_ssize_t blocks = blocks_of(size, plan.block_rows), b, row, rows, next_row, after
     cdef real *region = s.memory + plan.regions_at + thread * plan.region_size
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
     cdef real *gradient = chunk_gradient(s, chunk) if plan.n_chunks > 1 else s.gradient
@@ -91,9 +108,13 @@ cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcep
     for b in range(blocks):
         row = begin + share(size, blocks, b)
         rows = begin + share(size, blocks, b + 1) - row
-        forward_block(s, region, plan.block_rows, 0, rows, row, scratch)
+        next_row = row + rows
+        if b == blocks - 1:
+            after = task_after(chunk, plan.n_chunks, s.threads, thread)
+            next_row = plan.rows * (after // plan.n_chunks) + share(plan.rows, plan.n_chunks, after % plan.n_chunks)
+        forward_block(s, region, plan.block_rows, 0, rows, row, next_row, scratch)
         head_of_block(s, region, plan.block_rows, 0, rows, row, scratch, &total)
-        backward_block(s, region, plan.block_rows, 0, rows, row, scratch)
+        backward_block(s, region, plan.block_rows, 0, rows, row, next_row, scratch)
         for i in range(s.net.n_layers):
             gradient_part(s, region, plan.block_rows, rows, row, i, 0, s.net.layers[i].fan_in, gradient, b > 0, scratch)
     s.losses[chunk] = total
@@ -109,14 +130,17 @@ cdef inline void block_task(const Step *s, Py_ssize_t slab, Py_ssize_t block, in
     cdef Py_ssize_t begin = slab_begin(plan, slab)
     cdef Py_ssize_t row = block * plan.block_rows
     cdef Py_ssize_t rows = min(slab_begin(plan, slab + 1) - begin - row, plan.block_rows)
+    cdef Py_ssize_t blocks = blocks_of(plan.slab_rows, plan.block_rows)
+    cdef Py_ssize_t after = task_after(block, blocks, s.threads, thread)
+    cdef Py_ssize_t next_row = slab_begin(plan, slab + after // blocks) + after % blocks * plan.block_rows
     cdef real *region = s.memory + plan.regions_at
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
     cdef double total = 0
     if rows > 0:
-        forward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
+        forward_block(s, region, plan.slab_rows, row, rows, begin + row, next_row, scratch)
         head_of_block(s, region, plan.slab_rows, row, rows, begin + row, scratch, &total)
-        backward_block(s, region, plan.slab_rows, row, rows, begin + row, scratch)
-    s.losses[slab * blocks_of(plan.slab_rows, plan.block_rows) + block] = total
+        backward_block(s, region, plan.slab_rows, row, rows, begin + row, next_row, scratch)
+    s.losses[slab * blocks + block] = total
 
 
 cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
@@ -299,7 +323,7 @@ cdef inline void forward_task(const Step *s, Py_ssize_t block, int thread) noexc
     cdef Py_ssize_t rows = share(plan.rows, plan.n_chunks, block + 1) - row
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
     cdef double total = 0
-    forward_block(s, region, plan.block_rows, 0, rows, row, scratch)
+    forward_block(s, region, plan.block_rows, 0, rows, row, 0, scratch)
     if plan.mode == PREDICT:
         output_of_block(s, region, plan.block_rows, 0, rows, row, scratch)
     else:
@@ -313,7 +337,7 @@ cdef inline void tape_forward_task(const Step *s, Py_ssize_t block, int thread) 
     cdef real *scratch = s.memory + plan.scratch_at + thread * plan.scratch_size
     cdef Py_ssize_t row = block * plan.block_rows
     cdef Py_ssize_t rows = min(plan.rows - row, plan.block_rows)
-    forward_block(s, region, plan.slab_rows, row, rows, row, scratch)
+    forward_block(s, region, plan.slab_rows, row, rows, row, 0, scratch)
     output_of_block(s, region, plan.slab_rows, row, rows, row, scratch)
 
 
@@ -336,4 +360,4 @@ cdef inline void tape_backward_task(const Step *s, Py_ssize_t block, int thread)
                 vstore(scratch + i * VL, load_edge(dy + i * n + column, n - column))
             through_activation(s.net.rule.activation, rows, 1, scratch, a + column, g + column, ld)
             column += VL
-    backward_block(s, region, plan.slab_rows, row, rows, row, scratch)
+    backward_block(s, region, plan.slab_rows, row, rows, row, 0, scratch)
