@@ -1,6 +1,5 @@
 """Random networks with random mistakes, and right ones with kinks at w0; bench/gradcheck_draws.py makes 10,000."""
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -18,30 +17,23 @@ def test_no_miss_and_no_false_alarm(kind, seed):
     assert set(report.failed_blocks) == set(case.wrong), f"{case.text}\n{report}"
 
 
-@pytest.mark.parametrize("seed", [500, 40091])  # errors of 2e-4 and 4e-4 of the largest entry
-def test_small_errors_within_a_kinks_reach_are_not_passed(seed):
-    case = draw_in_reach(seed)
+def test_a_slope_between_two_stairs_of_a_saturated_loss_is_no_error():
+    case = draw(8737)  # one step of 1 - y is wider than the parameter's whole scale
     report = gradcheck(case.f, case.w0, case.layout)
-    assert set(report.failed_blocks) <= set(case.wrong), f"{case.text}\n{report}"
-    assert set(case.wrong) <= {*report.failed_blocks, *report.undecided_blocks}, f"{case.text}\n{report}"
+    assert not report.failed_blocks, f"{case.text}\n{report}"
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 10_000_000))
-@example(31009)  # 5e-4 of the largest entry at w0, 5e-6 of that across the kink: not found with every BLAS
-def test_what_passes_within_a_kinks_reach_is_smaller_than_the_report_states(seed):
+@example(500)  # 2e-4 of the largest entry
+@example(40091)  # 4e-4
+@example(31009)  # 5e-4 of the largest entry at w0, 5e-6 of that across the kink
+@example(92052)  # 5 %, which is 3e-5 of the largest entry across the kink
+def test_no_error_within_a_kinks_reach_is_passed(seed):
     case = draw_in_reach(seed)
     report = gradcheck(case.f, case.w0, case.layout)
     assert set(report.failed_blocks) <= set(case.wrong), f"{case.text}\n{report}"
-    given = case.f.gradient(case.w0)
-    case.f.mistakes = {}
-    right, start = case.f.gradient(case.w0), 0
-    assert not np.array_equal(given, right)
-    for block, (name, shape) in zip(report.blocks, case.layout, strict=True):
-        part = slice(start, start := start + int(np.prod(shape)))
-        if name in case.wrong and block.verdict == "correct":
-            error = np.abs(given - right)[part].max() / np.abs(given[part]).max()
-            assert error < block.visible, f"{case.text}\n{report}"
+    assert set(case.wrong) <= {*report.failed_blocks, *report.undecided_blocks}, f"{case.text}\n{report}"
 
 
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

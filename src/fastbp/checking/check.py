@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .differences import Estimate, Line
+from .jumps import hidden_in_jumps
 from .kinks import certify, is_smooth, middles_fit_together, out_of_reach, same_error_nearby, sides_fit_together
 from .noise import Noise
 from .problem import BadGradient, Block, Finding, Layout, Problem
@@ -33,6 +34,8 @@ CERTIFIED = "on a kink; the value is a valid subgradient (certified)"
 CERTAIN = 3.0  # a random direction may move an entry less than the typical one, and the error bar be used up
 SHOWN = "; an error of {:.1e} of the largest entry in one entry would have shown"
 SHOWN_AROUND = "; an error of {:.1e} of the largest slope around it would have shown"
+LIKE_A_STAIR = ("; but the loss moves in jumps of about {:.1e} (the logarithm of a rounded 1 - y?), and between two of "
+                "them its slope is another one")
 KINKS_CANCEL = (
     ". Close by, on every side, the gradient is right; only the values chosen at w0 itself do not fit together. That "
     "happens where kinks cancel (relu(x) - relu(-x) is x, but relu'(0) = 0 in both terms, as automatic differentiation "
@@ -192,7 +195,11 @@ class Check:
             reports[s.block.name] = report
             if s.state == "conflict":
                 assert s.conflict is not None
-                if s.by_path or is_smooth(setting, *s.conflict):
+                if setting.jumps and not s.by_path and hidden_in_jumps(s.conflict[0], setting.jumps):
+                    report.verdict = "undecided"
+                    report.reason = (f"the slope seems off by {s.conflict[1].value:.2e} along a direction"
+                                     + LIKE_A_STAIR.format(setting.jumps))
+                elif s.by_path or is_smooth(setting, *s.conflict):
                     self.settle_smooth(setting, s, report)
                 else:
                     kinky[s.block.name] = s

@@ -22,6 +22,7 @@ from .differences import Estimate, Line, Sample
 FAR = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 2.0)  # steps from which the small ones are seen in perspective
 HALVINGS = 60
 STEADY = 9  # a change that survives so many halvings of the interval is a jump
+SEVERAL = 4.0  # stairs, of as many examples, whose missing slopes add up
 POINTS = 16  # of a scan for jumps further out
 
 
@@ -50,6 +51,23 @@ def noise_of_jumps(line: Line, largest: float = 2.0, scan: bool = False) -> floa
     if found / 2 > line.noise:
         line.samples, line.failed_steps = probe.samples, probe.failed_steps
     return found / 2
+
+
+def hidden_in_jumps(line: Line, height: float) -> bool:
+    """Could the conflict be that of a stair wider than all that was seen of this line?
+
+    Jumps of ``height`` are known from other lines.  As long as what the loss is off by, from one end of the even
+    stretch around the centre to the other, is no more than a few of them, this line may lie on one stair for every
+    example that is saturated.
+    """
+    best = line.estimate()
+    even = best.step
+    for s in reversed(line.ladder()):
+        if s.h > even:
+            if abs(s.conflict - best.value) > abs(best.value) / 4 + s.noise:
+                break
+            even = s.h
+    return 2 * even * abs(best.value) <= SEVERAL * height
 
 
 def suspicious(line: Line, best: Estimate, one_sided: bool) -> Iterator[tuple[Sample, list[float], int]]:

@@ -26,6 +26,7 @@ from .setting import Setting, threshold
 
 FINE_SHARE = 0.003  # of a conflict, that noise leaves open at a step that is short enough
 COARSE = 1e-3  # noise of this third power, relative to the loss, is coarse
+SHARP = 3e-4  # an error of this share of the largest entry is small
 FARTHEST = 0.3  # from w0, as a share of the scales, that still counts as close by
 PAIRS = 3  # of opposite points around w0, which see both sides of every kink
 
@@ -242,11 +243,17 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
     witnesses: dict[str, list[Witness]] = {}
     seems_a_mean = False  # of the user's own gradients close by, as far as the planes of the kinks tell
     if not setting.problem.fixed_gradient:
+        answers: list[bool | None] = []
         for delta in (base, base / 30, min(base * 20, 0.05), *([0.3] if base > COARSE else [])):
             tried.append(NearbyGradients(setting, delta, witnesses))
-            if _explained(tried[-1], blocks, usable, doubtful, conflicts, LONG_SEARCH if delta == base else 4) is True:
-                outcome.certify(doubtful, tried[-1])
-                return outcome
+            rounds = LONG_SEARCH if delta == base else 4
+            answers.append(_explained(tried[-1], blocks, usable, doubtful, conflicts, rounds))
+            if answers[-1] and tried[-1].coarseness(doubtful) <= SHARP:
+                break
+        vouching = _vouching(tried, answers, doubtful)
+        if vouching:
+            outcome.certify(doubtful, vouching)
+            return outcome
         # Blocks without a kink were compared at w0 itself.
         touched = [b for b in usable if b in doubtful or b.name in kinked]
         entries = np.concatenate([np.arange(b.start, b.stop) for b in touched])
@@ -262,25 +269,23 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
     is_open = seems_a_mean and right_somewhere(tried[0], doubtful)
     candidates = []
 
-    def explained(attempt: NearbyGradients, block: Block) -> bool | None:
-        answer = _explained(attempt, blocks, [block], [block], conflicts, 4)
-        if answer:
-            outcome.visible[block.name] = attempt.visible(block)
-        return answer
-
     for block in doubtful:
         answer: bool | None = True
-        alone = [explained(attempt, block) for attempt in tried[:2]]
-        if True not in alone:
+        alone = [_explained(attempt, blocks, [block], [block], conflicts, 4) for attempt in tried[:2]]
+        vouching = _vouching(tried[:2], alone, [block])
+        if vouching is None:
             lines = [conflicts[block.name]] if block.name in conflicts else []
             lines += [w.line for w in witnesses.get(block.name, [])]
             by_loss = from_loss_alone(setting, base, blocks, [block], lines, suspects(tried, block))
             answer = by_loss.is_mean
             outcome.visible |= by_loss.visible
             if answer is None:
-                alone += [explained(attempt, block) for attempt in tried[2:]]
+                alone += [_explained(attempt, blocks, [block], [block], conflicts, 4) for attempt in tried[2:]]
+                vouching = _vouching(tried, alone, [block])
                 # False: the gradients close by, of which it is a mean, are wrong.
-                answer = True if True in alone else False if False in alone else None
+                answer = True if vouching else False if False in alone and True not in alone else None
+        if vouching:
+            outcome.visible[block.name] = vouching.visible(block)
         if answer is True:
             candidates.append(block)
         elif answer is None or is_open:
@@ -318,6 +323,16 @@ def certify(setting: Setting, conflicts: dict[str, Line], hazy: set[str], blocks
     return outcome
 
 
+def _vouching(tried: list[NearbyGradients], answers: list[bool | None], group: list[Block]) -> NearbyGradients | None:
+    """Of the attempts that explained the gradient on ``group`` the one that would have shown the smallest error.
+
+    One that would not have shown small errors does not count if another one did show some.
+    """
+    those = [attempt for attempt, answer in zip(tried, answers, strict=True) if answer]
+    best = min(those, key=lambda attempt: attempt.coarseness(group), default=None)
+    return best if best and (best.coarseness(group) <= SHARP or False not in answers) else None
+
+
 def right_somewhere(nearby: NearbyGradients, group: list[Block]) -> bool:
     """Is the user's gradient certainly right on all of ``group`` at one of a few points close to w0?"""
     return any(all(nearby.verify(i, b) is True for b in group) for i in range(min(6, len(nearby.offsets))))
@@ -346,10 +361,18 @@ def _explained(nearby: NearbyGradients, leading: list[Block], group: list[Block]
             return None
         used = np.flatnonzero(weights > 1e-5)
         slack = np.maximum(1.0, 1 / (used.size * weights[used]))  # a point of small weight may be off by more
-        nearby.shown = {}
-        answers = {int(i): [nearby.verify(int(i), b, conflicts.get(b.name), more) for b in doubtful]
-                   for i, more in zip(used, slack, strict=True)}
-        bad = [i for i, answer in answers.items() if False in answer]
+        for deeper in (False, True):
+            if deeper:  # further away from kinks larger steps fit
+                for i in used:
+                    nearby.deepen(int(i))
+                if not nearby.is_fine(weights, of_doubtful):
+                    return None
+            nearby.shown = {}
+            answers = {int(i): [nearby.verify(int(i), b, conflicts.get(b.name), more) for b in doubtful]
+                       for i, more in zip(used, slack, strict=True)}
+            bad = [i for i, answer in answers.items() if False in answer]
+            if bad or (all(map(all, answers.values())) and nearby.coarseness(doubtful) <= SHARP):
+                break
         if not bad:
             return None if any(None in answer for answer in answers.values()) else True
         right_somewhere = right_somewhere or any(all(answers[int(i)]) for i in used[slack < 10])

@@ -20,6 +20,7 @@ from .simplex import mean_weights
 
 TRIALS = 12  # in each round of a search, to lead further than the best point did
 FINE = 1e-4  # an error of this share of the largest entry has to show at a point where nothing is in the way
+DEEPER = 24  # trials to get further away from kinks
 LONG_SEARCH = 12  # a search of this many rounds goes on as long as it makes progress
 
 
@@ -80,6 +81,51 @@ class NearbyGradients:
         most = np.maximum(np.abs(self.setting.gradient), RESOLUTION * self.top)
         self.blur = np.maximum(self.blur, 30 * delta * np.minimum(self.changes[-1], most))
         return len(self.offsets) - 1
+
+    def deepen(self, index: int) -> bool:
+        """Move a point further away from kinks, within the piece of the loss that it lies on.
+
+        Kinks through w0 part cones, which are convex: a point moves outwards, and the middle of some is further inside.
+        """
+        setting, problem = self.setting, self.setting.problem
+        limit = 3 * (self.unit() + self.changes[index])
+
+        def is_on_piece(offset: Vector) -> bool:
+            try:
+                near = self.gradient(problem.parameters.quantise(problem.w0 + self.delta * offset))
+            except BadGradient:
+                return False
+            return bool(np.all(np.abs(near - self.here[index]) <= limit))
+
+        here = self.offsets[index]
+        for level in np.unique(self.sizes(here)):
+            size = self.sizes(here)
+            wider = np.where(size <= level, here / level, here) if 0 < level < 0.5 else here
+            here = wider if is_on_piece(wider) else here
+        size, inside, reach = self.sizes(here), [here], 0.5
+        for _ in range(DEEPER):
+            trial = here + reach * size * setting.random_direction(slice(0, setting.scale.size))
+            if is_on_piece(trial):
+                inside.append(trial)
+                here = np.mean(inside, axis=0)
+            else:
+                reach /= 1.5
+        new = self.add(here)
+        if new is None:
+            return False
+        moved = bool(np.all(np.abs(self.limits[new] - self.limits[index]) <= limit))
+        for column in (self.offsets, self.limits, self.here, self.changes):
+            last = column.pop()
+            if moved:
+                column[index] = last
+        return moved
+
+    def sizes(self, offset: Vector) -> Vector:
+        """How far ``offset`` moves each block, as a share of its scale, entry by entry."""
+        result = np.abs(offset) / self.setting.scale
+        for block in self.setting.problem.blocks:
+            result[block.slice] = result[block.slice].max()
+        return np.asarray(result)
 
     def very_near(self, offset: Vector) -> Vector | None:
         """The gradient so close to w0 that what it differs by from its limit is of no account."""
@@ -265,6 +311,10 @@ class NearbyGradients:
         around = float(self.top[part].max())
         here = float(np.abs(self.setting.gradient[part]).max()) or around
         return (error / here, error / around) if around else (RESOLUTION, RESOLUTION)
+
+    def coarseness(self, blocks: list[Block]) -> float:
+        """The error of one entry in any of ``blocks`` that certainly showed, as a share of the block's largest."""
+        return max(self.visible(block)[0] for block in blocks)
 
     def keep(self, indices: np.ndarray) -> None:
         """Forget all points but these and the first ten."""

@@ -28,6 +28,7 @@ class Setting:
     noise: float
     rng: np.random.Generator
     step: float
+    jumps: float = 0.0  # the highest jump of the loss met on any line that had to be told from a conflict
     centre: Vector | None = None  # where lines start; w0 unless stated
     continuous: np.ndarray | None = None  # entries whose gradient does not jump at w0, once that has been asked
 
