@@ -119,6 +119,33 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert int(done.stdout) < 100_000, "kilobytes"
 
 
+@needs_proc
+@unsanitized
+@pytest.mark.parametrize(("dtype", "rows"), [("float32", 250_000), ("uint8", 300_000)])
+def test_fit_reads_a_file_larger_than_the_memory_that_it_may_have(tmp_path, dtype, rows):
+    """1 GB of float32, or 1.2 GB when it will be that, and 0.3 GB for all that is not the file."""
+    code = f"""
+import resource, numpy as np, fastbp
+X = np.memmap({str(tmp_path / "rows")!r}, "{dtype}", "w+", shape=({rows}, 1000))    # holes, read as zeros
+X[::100] = 1
+Y = np.zeros(({rows}, 1), np.float32)
+net = fastbp.MLP([1000, 4, 1], dtype=np.float32, rng=0)
+net.fit(X[:1000], Y[:1000], epochs=1)
+[data] = [line for line in open("/proc/self/status") if line.startswith("VmData")]
+limit = 1000 * int(data.split()[1]) + 300_000_000
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    np.ones(400_000_000, np.uint8)
+except MemoryError:
+    print("limited")
+history = net.fit(X, Y, epochs=1, batch_size=1000, validation=0.1, rng=0)
+print(history.n_steps)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["limited", str(rows * 9 // 10_000)]
+
+
 @pytest.mark.parametrize("name", list(calls(np.float64)))
 def test_no_call_keeps_references_to_what_it_was_given(name):
     """Objects alive after many calls are as many as before."""
