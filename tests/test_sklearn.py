@@ -61,7 +61,7 @@ def assert_same(theirs, ours, rtol=1e-6, atol=1e-9):
         if name.endswith("_") and name not in ("coefs_", "intercepts_") and not name.startswith("_"):
             mine = getattr(ours, name)
             if isinstance(value, (float, list)):
-                np.testing.assert_allclose(mine, value, rtol=max(rtol, 1e-5), err_msg=name)
+                np.testing.assert_allclose(mine, value, rtol=rtol, err_msg=name)
             elif isinstance(value, np.ndarray):
                 np.testing.assert_array_equal(mine, value, err_msg=name)
             else:
@@ -167,6 +167,21 @@ def test_lbfgs_takes_the_same_path(weighted, digits, diabetes):
         weights = np.random.default_rng(1).uniform(0.5, 2, len(X)) if weighted else None
         a, b = both(name, X, y, weights, solver="lbfgs", max_iter=6, activation="tanh", hidden_layer_sizes=8)
         assert_same(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:Got `batch_size`")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_the_penalty_is_not_divided_by_the_number_of_outputs(solver, weighted, diabetes):
+    """scikit-learn's reported loss is a mean over outputs and, whole, the penalty of each step's weights."""
+    X, y = diabetes
+    sample_weight = np.random.default_rng(0).uniform(0.5, 2, len(X)) if weighted else None
+    models = both("MLPRegressor", X, y, sample_weight, solver=solver, alpha=3.0, batch_size=7, max_iter=5,
+                  learning_rate_init=0.01)  # fmt: skip
+    for model in models:
+        for row in range(3):
+            model.partial_fit(X[row : row + 1], y[row : row + 1])
+    np.testing.assert_allclose(models[1].loss_curve_, models[0].loss_curve_, rtol=1e-9)
 
 
 def test_multilabel_and_binary_take_the_same_path(digits):

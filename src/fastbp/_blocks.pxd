@@ -39,9 +39,10 @@ cdef struct Step:
     real *output                    # OUT  PREDICT, TAPE: [rows, last width]
     const real *output_gradient     # IN   TAPE: dE/dy, [rows, last width]
     Update update
-    bint guarded                    # update only along a finite gradient of a finite loss, with these two:
+    bint guarded                    # update only along a finite gradient of a finite loss, with these three:
     double max_norm                 # the gradient's; it is scaled down to it
     double penalty                  # 0.5 * penalty * sum of W^2 is added to the loss
+    double loss_divisor             # by which the loss without that is divided before it is reported
     int threads                     # that take part: at most plan.threads
     real *memory                    # plan.total numbers
     double *losses                  # plan.n_losses

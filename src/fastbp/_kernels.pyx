@@ -286,8 +286,8 @@ cdef class Network:
 
     def train_batches(
         self, object X, object Y, object sample_weight, object order, Py_ssize_t begin, Py_ssize_t batch_size,
-        np.ndarray losses, UpdateState state, double penalty, double max_norm, object dropout, uint64_t key,
-        double seconds,
+        np.ndarray losses, UpdateState state, double penalty, double loss_divisor, double max_norm, object dropout,
+        uint64_t key, double seconds,
     ):
         """Steps over the batches of a pass, for so many seconds: (where it ended, 0 or the Failure there).
 
@@ -306,6 +306,7 @@ cdef class Network:
             return None
         b.whole.guarded = True
         b.whole.max_norm = max_norm
+        b.whole.loss_divisor = loss_divisor
         b.penalty = penalty
         w = self.take(min(batch_size, b.end), TRAIN, order is not None)
         try:

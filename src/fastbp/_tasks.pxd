@@ -256,6 +256,8 @@ cdef inline double total_loss(const Step *s) noexcept nogil:
     cdef Py_ssize_t k
     for k in range(s.plan.n_losses):
         loss += s.losses[k]
+    if s.guarded:
+        loss /= s.loss_divisor
     if s.guarded and s.penalty != 0:
         for k in range(blocks_of(s.net.n_parameters, RANGE)):
             squares += s.squares[2 * k + 1]

@@ -313,6 +313,7 @@ class MLP(Evaluation):
         losses: Array,
         *,
         penalty: float = 0.0,
+        loss_divisor: float = 1.0,
         max_norm: float = math.inf,
         dropout: Sequence[float] | None = None,
         key: int = 0,
@@ -320,13 +321,14 @@ class MLP(Evaluation):
     ) -> tuple[int, str | None]:
         """Steps over the batches of one pass from position `begin` on, until its end or for so many seconds.
 
+        `losses` gets a batch's loss divided by `loss_divisor`, and the penalty; the steps do not know of the division.
         X, Y and sample_weight as `_batch` returns them.  Returns the position after the last step, and None or what was
         not finite at the batch there: "loss", "gradient" or "squared gradient".
         """
         self._writable()
         result = self._network.train_batches(
-            X, Y, sample_weight, order, begin, batch_size, losses, optimizer._state_for(self), penalty, max_norm,
-            _rates(dropout), key, seconds,
+            X, Y, sample_weight, order, begin, batch_size, losses, optimizer._state_for(self), penalty, loss_divisor,
+            max_norm, _rates(dropout), key, seconds,
         )  # fmt: skip
         if result is None:
             raise ValueError("X, Y, sample_weight or order: no longer valid, though they were checked before")

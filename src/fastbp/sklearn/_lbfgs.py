@@ -12,7 +12,6 @@ from sklearn.utils.optimize import _check_optimize_result
 from .. import _check
 from ..lbfgs import add_penalty, one_blas_thread
 from . import _rows
-from ._stochastic import sum_of_squares
 
 if TYPE_CHECKING:
     from ..mlp import MLP
@@ -35,7 +34,7 @@ def fit(model: BaseMLP, net: MLP, X: Any, Y: Array, weights: Array | None) -> No
         return loss + add_penalty(net, gradient, model.alpha / total), gradient
 
     def reported(loss: float) -> float:
-        penalty = 0.5 * model.alpha / total * sum_of_squares(net)
+        penalty = 0.5 * model.alpha / total * float(sum(np.vdot(W, W) for W in net.weights))
         return float((loss - penalty) / divisor + penalty)
 
     reached = net.parameters.copy()

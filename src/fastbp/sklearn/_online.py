@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._stochastic import NOT_FINITE, end_epoch, not_finite, sum_of_squares
+from ._stochastic import NOT_FINITE, end_epoch, not_finite
 
 if TYPE_CHECKING:
     from ._base import BaseMLP
@@ -43,13 +43,13 @@ class OneRow:
             return False
         if X.dtype != net.dtype or not X.flags.carray:
             X = np.array(X, net.dtype, order="C")
-        squares = sum_of_squares(net) if self.divisor > 1 else 0.0
         model.n_iter_ = 0
-        _, failure = net._run_batches(X, Y, None, model._optimizer, None, 0, 1, self.losses, penalty=model.alpha)
+        _, failure = net._run_batches(
+            X, Y, None, model._optimizer, None, 0, 1, self.losses, penalty=model.alpha, loss_divisor=self.divisor
+        )
         if failure is not None:
             not_finite(model, failure)
         if not (math.isfinite(np.vdot(net.parameters, net.parameters)) or np.isfinite(net.parameters).all()):
             raise ValueError(NOT_FINITE)
-        penalty = 0.5 * model.alpha * squares
-        end_epoch(model, net, (float(self.losses[0]) - penalty) / self.divisor + penalty, 1)
+        end_epoch(model, net, float(self.losses[0]), 1)
         return True

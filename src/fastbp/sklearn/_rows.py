@@ -97,11 +97,11 @@ def value_and_grad(net: MLP, X: Any, Y: Array, weights: Array | None) -> tuple[f
 
 def run_pass(
     net: MLP, X: Any, Y: Array, weights: Array | None, optimizer: Optimizer, order: Array | None, batch_size: int,
-    losses: Array, penalty: float,
+    losses: Array, penalty: float, divisor: int,
 ) -> str | None:  # fmt: skip
-    """One step per batch of the rows in this order; writes their losses, returns what was not finite, if anything.
+    """One step per batch of the rows in this order; returns what was not finite, if anything.
 
-    X, Y and weights are as `checked` returns them.
+    X, Y and weights are as `checked` returns them.  `losses` gets each batch's loss, divided, and its penalty.
     """
     if scipy.sparse.issparse(X) and order is not None:
         rows = slab_rows(X, net.dtype, batch_size)
@@ -109,7 +109,7 @@ def run_pass(
             take = order[begin : begin + rows]
             part = net._batch(X[take].toarray(), Y[take], None if weights is None else weights[take])
             here = losses[begin // batch_size : -(-(begin + len(take)) // batch_size)]
-            failure = run_pass(net, *part, optimizer, None, batch_size, here, penalty)
+            failure = run_pass(net, *part, optimizer, None, batch_size, here, penalty, divisor)
             if failure is not None:
                 return failure
         return None
@@ -117,6 +117,6 @@ def run_pass(
     position, failure = 0, None
     while position < rows and failure is None:  # comes back now and then, so that Ctrl-C is obeyed
         position, failure = net._run_batches(
-            X, Y, weights, optimizer, order, position, batch_size, losses, penalty=penalty
+            X, Y, weights, optimizer, order, position, batch_size, losses, penalty=penalty, loss_divisor=divisor
         )
     return failure

@@ -118,9 +118,6 @@ class Epoch:
         self.losses = np.empty(-(-rows // self.batch_size))
         self.shares = np.full(len(self.losses), self.batch_size / rows)
         self.shares[-1] = 1 - (len(self.losses) - 1) * self.batch_size / rows
-        self.divisor = model._loss_divisor(net)
-        total = rows if weights is None else float(weights[train].sum())
-        self.penalty = 0.5 * model.alpha * len(self.losses) / total
 
     def run(self) -> str | None:
         """One pass; what was not finite, if anything."""
@@ -129,23 +126,14 @@ class Epoch:
             permutation = np.arange(len(self.order))
             model._random_state.shuffle(permutation)
             self.order = self.order[permutation]
-        self.squares = sum_of_squares(self.net) if self.divisor > 1 else 0.0
         return _rows.run_pass(
-            self.net, *self.data, model._optimizer, self.order, self.batch_size, self.losses, model.alpha
-        )
+            self.net, *self.data, model._optimizer, self.order, self.batch_size, self.losses, model.alpha,
+            model._loss_divisor(self.net),
+        )  # fmt: skip
 
     def loss(self) -> float:
         """The mean over the pass, the penalty in it."""
-        loss = float(self.losses @ self.shares)
-        if self.divisor > 1:
-            squares = self.squares if len(self.losses) == 1 else (self.squares + sum_of_squares(self.net)) / 2
-            penalty = self.penalty * squares
-            loss = (loss - penalty) / self.divisor + penalty
-        return loss
-
-
-def sum_of_squares(net: MLP) -> float:
-    return float(sum(np.vdot(W, W) for W in net.weights))
+        return float(self.losses @ self.shares)
 
 
 def split(model: BaseMLP, X: Any, Y: Array, weights: Array | None) -> tuple[Array, HeldOut]:
