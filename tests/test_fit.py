@@ -364,6 +364,51 @@ def test_ctrl_c_is_obeyed_soon_and_after_whole_steps(long):
     np.testing.assert_array_equal(net.parameters, again.parameters)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("sizes", [(2, 150, 150, 150, 1), (64, 512, 512, 512, 1)], ids=["by chunks", "by phases"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_ends_a_step_that_takes_seconds(sizes, threads):
+    rows = 3_000_000 if sizes[0] == 2 else 200_000
+    X, Y = np.zeros((rows, sizes[0]), np.float32), np.zeros((rows, 1), np.float32)
+    net = make(sizes, dtype=np.float32)
+    before, sent = net.parameters.copy(), []
+
+    def interrupt():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    fastbp.set_num_threads(threads)
+    try:
+        threading.Timer(0.3, interrupt).start()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            net.fit(X, Y, epochs=9, batch_size=rows, shuffle=False, rng=0)
+        assert time.perf_counter() - sent[0] < 1
+    finally:
+        fastbp.set_num_threads(None)
+    assert caught.value.history.n_steps == 0
+    np.testing.assert_array_equal(net.parameters, before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_step_given_up_for_a_signal_that_ends_nothing_is_done_again():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(300_000, 2)).astype(np.float32), rng.normal(size=(300_000, 1)).astype(np.float32)
+    nets, seen = [make((2, 150, 150, 150, 1), dtype=np.float32) for _ in range(2)], []
+
+    def fit(net):
+        return net.fit(X, Y, epochs=2, batch_size=len(X), rng=0, dropout=0.3)
+
+    theirs = signal.signal(signal.SIGINT, lambda *_: seen.append(True))
+    try:
+        threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT)).start()
+        history = fit(nets[0])
+    finally:
+        signal.signal(signal.SIGINT, theirs)
+    assert seen
+    assert history.losses == fit(nets[1]).losses
+    np.testing.assert_array_equal(nets[0].parameters, nets[1].parameters)
+
+
 def test_ctrl_c_before_the_first_step_has_an_empty_history(monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

@@ -7,8 +7,9 @@ from fastbp._dropout cimport mixed64
 from fastbp._update cimport Optimizer, next_update
 from fastbp._plan cimport *
 from fastbp._gather cimport rows_in_range
-from fastbp._blocks cimport NO_SUCH_ROW, Step, targets_of
-from fastbp._pace cimport omp_get_wtime, run_at_pace
+from fastbp._blocks cimport INTERRUPTED, NO_SUCH_ROW, Step, targets_of
+from fastbp._pace cimport run_at_pace
+from fastbp._watch cimport Watch, omp_get_wtime, watch_from
 from fastbp._workspace cimport Workspace, work_in
 from fastbp._arrays cimport plain, point_at
 
@@ -88,19 +89,21 @@ cdef inline Py_ssize_t run_batches(
     Batches *b, Py_ssize_t begin, Optimizer *optimizer, Workspace *full, Workspace *last, double *losses,
     double seconds, int *failure,
 ) noexcept nogil:
-    """Where it stopped.  A batch of which something is not finite changes nothing."""
+    """Where it stopped.  A batch of which something is not finite, or that was interrupted, changes nothing."""
     cdef Step s
     cdef Workspace *w
-    cdef double end_time = omp_get_wtime() + seconds
+    cdef double now = omp_get_wtime(), end_time = now + seconds
+    cdef Watch watch = watch_from(now)
     while begin < b.end:
         s = batch_at(b, begin, optimizer.steps)
         w = last if last != NULL and s.rows < b.size else full
         work_in(&s, w)
+        s.watch = NULL if w.plan.brief else &watch
         s.update = next_update(optimizer, <real *> s.parameters)
         losses[begin // b.size] = run_at_pace(&s, &w.pace)
         if s.failure:
             optimizer.steps -= 1
-            failure[0] = s.failure if batch_is_valid(b, begin) else NO_SUCH_ROW
+            failure[0] = s.failure if s.failure == INTERRUPTED or batch_is_valid(b, begin) else NO_SUCH_ROW
             break
         begin += s.rows
         if omp_get_wtime() > end_time:

@@ -16,12 +16,14 @@ from fastbp._losses cimport *
 from fastbp._table cimport *
 from fastbp._update cimport Update
 from fastbp._plan cimport *
+from fastbp._watch cimport Watch
 
 cdef enum Failure:
     LOSS_NOT_FINITE = 1
     GRADIENT_NOT_FINITE
     SQUARE_NOT_FINITE       # of the gradient, where the optimizer keeps that
     NO_SUCH_ROW             # in the order
+    INTERRUPTED
 
 cdef struct Step:
     const Net *net
@@ -43,6 +45,7 @@ cdef struct Step:
     double max_norm                 # the gradient's; it is scaled down to it
     double penalty                  # 0.5 * penalty * sum of W^2 is added to the loss
     double loss_divisor             # by which the loss without that is divided before it is reported
+    Watch *watch                    # guarded: of what to look at meanwhile, or NULL
     int threads                     # that take part: at most plan.threads
     real *memory                    # plan.total numbers
     double *losses                  # plan.n_losses

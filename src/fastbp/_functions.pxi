@@ -16,7 +16,8 @@ from fastbp._activations cimport *
 from fastbp._layers cimport *
 from fastbp._table cimport *
 from fastbp._plan cimport padded_width
-from fastbp._pace cimport Pace, choose_threads, keep_pace, omp_get_wtime
+from fastbp._pace cimport Pace, choose_threads, keep_pace
+from fastbp._watch cimport omp_get_wtime
 from fastbp._shuffle cimport *
 from fastbp._workspace cimport on_a_line
 

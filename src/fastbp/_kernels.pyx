@@ -18,7 +18,7 @@ from fastbp._activations cimport activation_names
 from fastbp._layers cimport packed_size
 from fastbp._update cimport *
 from fastbp._plan cimport *
-from fastbp._blocks cimport NO_SUCH_ROW, Step
+from fastbp._blocks cimport INTERRUPTED, NO_SUCH_ROW, Step
 from fastbp._step cimport run_step
 from fastbp._pace cimport run_at_pace
 from fastbp._workspace cimport *
@@ -324,6 +324,9 @@ cdef class Network:
             if last != NULL:
                 self.give_back(last)
             self.give_back(w)       # on top, to be the first that is taken next time
+        if failure == INTERRUPTED:
+            PyErr_CheckSignals()    # calls Python's handler; if that does not raise, the batch is still to be done
+            failure = 0
         return None if failure == NO_SUCH_ROW else (begin, failure)
 
     def predict(self, object X, object out):

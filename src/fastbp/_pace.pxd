@@ -5,17 +5,7 @@ A thread that has to be woken first, or whose core is busy with something else, 
 from fastbp._simd cimport *
 from fastbp._blocks cimport Step
 from fastbp._step cimport run_step
-
-cdef extern from *:
-    """
-    #ifdef _OPENMP
-    #include <omp.h>
-    #else
-    #include <time.h>
-    static double omp_get_wtime(void) { return (double) time(NULL); }
-    #endif
-    """
-    double omp_get_wtime() nogil
+from fastbp._watch cimport omp_get_wtime
 
 cdef enum:
     FIRST_PAUSE = 4         # times as long on one thread as was lost by trying all; it may have been a chance event

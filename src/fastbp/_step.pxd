@@ -21,6 +21,7 @@ from fastbp._update cimport NO_UPDATE
 from fastbp._plan cimport *
 from fastbp._blocks cimport *
 from fastbp._tasks cimport *
+from fastbp._watch cimport given_up
 
 # What is done is a list of stages, each a number of tasks that do not depend on each other.
 
@@ -137,7 +138,11 @@ cdef inline void join_gradients(const Step *s, Py_ssize_t chunk, int threads, Te
 cdef inline void do_task(
     Step *s, int stage, Py_ssize_t slab, Py_ssize_t task, int threads, int thread, Team *team,
 ) noexcept nogil:
-    if stage == PACK:
+    if stage == JUDGE:
+        judge(s)
+    elif given_up(s.watch, thread):
+        return
+    elif stage == PACK:
         pack_task(s, task, s.memory + s.plan.packed_at)
     elif stage == CHUNKS:
         chunk_task(s, task, thread)
@@ -146,8 +151,6 @@ cdef inline void do_task(
         block_task(s, slab, task, thread)
     elif stage == GRADIENTS:
         gradient_task(s, slab, task, thread)
-    elif stage == JUDGE:
-        judge(s)
     elif stage == FORWARD:
         forward_task(s, task, thread)
     elif stage == TAPE_FORWARD:

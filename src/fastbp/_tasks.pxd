@@ -12,6 +12,7 @@ from fastbp._losses cimport softmax_backward
 from fastbp._update cimport *
 from fastbp._plan cimport *
 from fastbp._blocks cimport *
+from fastbp._watch cimport given_up, load_flag
 
 cdef enum:
     MAX_SHARES = 16         # that a stage's tasks are cut into
@@ -106,6 +107,8 @@ cdef inline void chunk_task(const Step *s, Py_ssize_t chunk, int thread) noexcep
     cdef double total = 0       # a place in s.losses shares its cache line with what other threads write
     cdef int i
     for b in range(blocks):
+        if given_up(s.watch, thread):
+            break
         row = begin + share(size, blocks, b)
         rows = begin + share(size, blocks, b + 1) - row
         next_row = row + rows
@@ -297,7 +300,9 @@ cdef inline void judge(Step *s) noexcept nogil:
     s.norm = gradient_norm(s)
     taken = min(s.norm, s.max_norm)
     s.failure = 0
-    if not isfinite(s.loss):
+    if s.watch != NULL and load_flag(&s.watch.interrupted):
+        s.failure = INTERRUPTED
+    elif not isfinite(s.loss):
         s.failure = LOSS_NOT_FINITE
     elif not isfinite(s.norm):
         s.failure = GRADIENT_NOT_FINITE
