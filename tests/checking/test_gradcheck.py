@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+import fastbp
 from fastbp.checking import gradcheck
 from fastbp.testing import assert_gradient
 
@@ -218,6 +219,41 @@ class TestCost:
         assert report.ok, str(report)
         assert report.evaluations <= 60 + 25 * len(net.layout)
         assert all(b.visible < 1e-4 for b in report.blocks)
+
+    def single(self, sizes, activation, rows, seed):
+        """A network in single precision whose loss is added up in double: its function, its parameters and layout."""
+        rng = np.random.default_rng(seed)
+        net = fastbp.MLP(sizes, activation=activation, output_activation="softmax", loss="cross_entropy",
+                         dtype=np.float32, rng=seed)
+        f = net.objective(rng.normal(size=(rows, sizes[0])), rng.integers(0, sizes[-1], rows))
+        return f, np.array(net.parameters), net.layout
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_in_single_precision(self, seed):
+        f, w0, layout = self.single([40, 90, 14], "tanh", 32, seed)
+        report = gradcheck(f, w0, layout)
+        assert report.ok, str(report)
+        assert report.evaluations <= 60 + 25 * len(layout)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_kinks_everywhere_in_single_precision(self, seed):
+        f, w0, layout = self.single([40, 90, 14], "relu", 32, seed)
+        report = gradcheck(f, w0, layout)
+        assert not report.failed_blocks, str(report)
+        assert "W0" not in report.undecided_blocks, str(report)
+        assert report.evaluations < 10_000
+        error = np.zeros_like(w0)
+        error[1234] = 0.03 * np.abs(f(w0)[1][:3600]).max()
+        report = gradcheck(lambda w: (f(w)[0], f(w)[1] + error), w0, layout)
+        assert report.failed_blocks == ["W0"], str(report)
+        assert report.blocks[0].worst.flat == 1234
+
+    def test_kinks_everywhere_among_a_million_parameters_in_single_precision(self):
+        f, w0, layout = self.single([784, 1000, 200, 10], "relu", 8, 0)
+        report = gradcheck(f, w0, layout)
+        assert not report.failed_blocks, str(report)
+        assert report.evaluations < 2000
+        assert "too long" in str(report)
 
     @pytest.mark.parametrize("seed", range(4))
     def test_an_error_as_large_as_the_report_says_shows(self, seed):

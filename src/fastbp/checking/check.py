@@ -214,6 +214,8 @@ class Check:
                 else:
                     report.reason = f"the block as a whole may be off by {100 * factor:.2g} %"
                 report.reason += self.about_jumps(s)
+                if s.stopped:
+                    report.reason += "; to look at smaller pieces would take too long with so many parameters"
             else:
                 self.describe_agreement(setting, s, report)
             if self.exhaustive and report.verdict != "wrong":

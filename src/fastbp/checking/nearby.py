@@ -65,6 +65,8 @@ class NearbyGradients:
     def add(self, offset: Vector) -> int | None:
         """Take the gradient at ``w0 + delta * offset`` (and twice as far, to extrapolate); its index, or None."""
         problem, delta = self.setting.problem, self.delta
+        if self.setting.has_done_enough():
+            return None
         try:
             near, far = (self.gradient(problem.parameters.quantise(problem.w0 + t * delta * offset)) for t in (1, 2))
         except BadGradient:
@@ -335,6 +337,8 @@ class NearbyGradients:
         same line: else a point so close to a kink that nothing can be told there would acquit it.
         """
         setting, part = self.setting, block.slice
+        if setting.has_done_enough():
+            return None
         centre = setting.problem.parameters.quantise(setting.problem.w0 + self.delta * self.offsets[index])
         gradient = self.here[index]
         local = replace(setting, gradient=gradient, centre=centre)

@@ -181,7 +181,7 @@ def from_loss_alone(setting: Setting, delta: float, leading: list[Block], group:
     if len(nearby.offsets) < 2:
         return Answer(None)
     if weights is None:
-        return Answer(False, nearby.distance(entries))
+        return Answer(None if setting.has_done_enough() else False, nearby.distance(entries))
     for _ in range(EXTENSIONS if sampled else 0):
         nearby.shown = {}
         answers = [nearby.fits(weights, block) for block in group]
@@ -196,7 +196,7 @@ def from_loss_alone(setting: Setting, delta: float, leading: list[Block], group:
         beyond = nearby.is_beyond(new)
         weights = nearby.search(leading, nearby.entries, 4)
         if weights is None:
-            return Answer(False if beyond else None, nearby.distance(nearby.entries))
+            return Answer(False if beyond and not setting.has_done_enough() else None, nearby.distance(nearby.entries))
     else:
         if sampled:
             return Answer(None)

@@ -8,14 +8,14 @@ are.  If it does not differ between w0 and points right next to it, it is right 
 
 from __future__ import annotations
 
-import heapq
+import bisect
 import math
 from collections.abc import Callable
 
 import numpy as np
 
 from .differences import SAFETY, Estimate, Line
-from .problem import BadGradient
+from .problem import BadGradient, Problem
 from .setting import Setting
 
 NEXT = 3e-5  # of the scale away from w0: far enough for values that count as tied within 1e-5
@@ -23,9 +23,15 @@ PAIRS = 16  # of opposite points next to w0, at most
 CLEAR = 4.0  # an error counts beyond so many error bars: rounding in single precision is not as random as noise
 AGREEING = 2  # of these on which the gradient has to be that at w0
 PARTS = 16  # of a line, to begin with
-MOST_PARTS = 96
+MOST_PARTS = 200
+HOPE = 30.0
 WIDEST = 0.1  # of the parameters' scale, that still counts as around w0
 SINGLE = 1e-10  # a rounding unit above this is not that of double precision
+
+
+def is_single(problem: Problem) -> bool:
+    """Are the loss or its points in single precision (or coarser)?"""
+    return not max(problem.loss_unit, problem.parameters.eps) < SINGLE
 
 
 def is_continuous(setting: Setting, part: slice) -> bool:
@@ -34,7 +40,7 @@ def is_continuous(setting: Setting, part: slice) -> bool:
     Only asked in single precision: in double, steps are short enough for all kinks but those at w0.
     """
     problem = setting.problem
-    if problem.fixed_gradient or max(problem.loss_unit, problem.parameters.eps) < SINGLE:
+    if problem.fixed_gradient or not is_single(problem):
         return False
     if setting.continuous is None:
         setting.continuous = _continuous_entries(setting)
@@ -80,38 +86,49 @@ def along_path(setting: Setting, line: Line, target: float) -> Estimate:
             _, gradient = problem.loss_and_gradient(problem.parameters.quantise(point))
         except BadGradient:
             return math.nan
-        return float((gradient - line.gradient)[support] @ direction)
+        return float(gradient[support] @ direction) - line.slope
 
-    mean, error = mean_of_steps(departure, h, target / 3)
+    mean, error = mean_of_steps(departure, h, target / 3, PARTS if setting.has_done_enough() else MOST_PARTS)
     if not math.isfinite(error):
         return Estimate(math.nan, math.inf, h)
     rounding = problem.gradient_unit * float(np.linalg.norm(line.gradient[support] * direction))
     return Estimate(sample.conflict - mean, sample.noise + error + 4 * rounding, h)
 
 
-def mean_of_steps(function: Callable[[float], float], h: float, target: float) -> tuple[float, float]:
+def mean_of_steps(function: Callable[[float], float], h: float, target: float,
+                  most_parts: int = MOST_PARTS) -> tuple[float, float]:
     """The mean of a function with steps between -h and h, and how uncertain it is: where it bends or jumps most, there
     are more points.
+
+    What the parts are off by is as random as the places of the steps in them.  A part that looks straight may be so by
+    chance, among many of its width that are not: it counts for no less than half of these do.
 
     >>> mean, error = mean_of_steps(lambda t: float(t > 0.3), 1.0, 1e-3)
     >>> abs(mean - 0.35) < error < 2e-3
     True
     """
-    queue: list[tuple[float, float, float, float, float, float, float]] = []
+    parts: list[tuple[int, float, float, float, float, float, float]] = []
+    bends: dict[int, list[float]] = {}  # of all parts of one width, sorted
 
-    def add(a: float, b: float, left: float, middle: float, right: float) -> None:
-        mean = (left + 4 * middle + right) / 6
-        error = abs(left - 2 * middle + right) / 3
-        share = (b - a) / (2 * h)
-        heapq.heappush(queue, (-error * share, a, b, left, middle, right, mean * share))
+    def add(depth: int, a: float, b: float, left: float, middle: float, right: float) -> None:
+        bend = abs(left - 2 * middle + right) / 3 * 0.5**depth / PARTS
+        bisect.insort(bends.setdefault(depth, []), bend)
+        parts.append((depth, a, b, left, middle, right, bend))
 
     nodes = np.linspace(-h, h, 2 * PARTS + 1).tolist()
     values = [function(t) for t in nodes]
     for k in range(0, 2 * PARTS, 2):
-        add(nodes[k], nodes[k + 2], *values[k:k + 3])
-    while len(queue) < MOST_PARTS and -sum(item[0] for item in queue) > target:
-        _, a, b, left, middle, right, _ = heapq.heappop(queue)
+        add(0, nodes[k], nodes[k + 2], *values[k:k + 3])
+    while True:
+        errors = [max(bend, bends[depth][(len(bends[depth]) - 1) // 2]) for depth, *_, bend in parts]
+        error = 2 * math.hypot(*errors)
+        if len(parts) == PARTS and error * PARTS > HOPE * target * most_parts:  # it falls like one over their number
+            break
+        if error <= target or len(parts) >= most_parts:
+            break
+        depth, a, b, left, middle, right, _ = parts.pop(int(np.argmax(errors)))
         m = (a + b) / 2
-        add(a, m, left, function((a + m) / 2), middle)
-        add(m, b, middle, function((m + b) / 2), right)
-    return sum(item[-1] for item in queue), -sum(item[0] for item in queue)
+        add(depth + 1, a, m, left, function((a + m) / 2), middle)
+        add(depth + 1, m, b, middle, function((m + b) / 2), right)
+    mean = sum((left + 4 * middle + right) / 6 * 0.5**depth / PARTS for depth, _, _, left, middle, right, _ in parts)
+    return mean, error

@@ -17,7 +17,7 @@ import numpy as np
 
 from .differences import Estimate, Line, extrapolate
 from .jumps import hidden_in_jumps, noise_of_jumps
-from .path import CLEAR, along_path, is_continuous
+from .path import CLEAR, along_path, is_continuous, is_single
 from .problem import Block, Vector
 from .setting import Setting, threshold, typical_move
 
@@ -62,6 +62,7 @@ class Screened:
     sided: list[tuple[Line, int]] = field(default_factory=list)  # lines along which the gradient fits one side only
     middles: list[Line] = field(default_factory=list)  # lines along which it is the middle of two slopes
     invariant: bool = False  # the loss does not depend on the block at all
+    stopped: bool = False  # smaller pieces would show more, and take too long
     by_path: bool = False  # the conflict is one with the gradient all along a line, not only at w0
 
     def common_factor(self) -> tuple[float, float]:
@@ -107,10 +108,14 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
     if not _hazy(setting, result, limit) or block.size <= DIRECTIONS:
         return result
     visible = limit * float(np.max(np.abs(setting.gradient[block.slice])))
-    last = setting.problem.evaluations + MOST_EVALUATIONS
+    problem = setting.problem
+    last = problem.evaluations + MOST_EVALUATIONS
     fine = Screened(block, visible=0.0)
     parts, hopeless = _pieces(block.slice), False
     while parts:
+        if setting.has_done_enough():
+            result.stopped = True
+            return result
         part, piece = parts.pop(0), Screened(block)
         _screen_part(setting, block, part, limit, piece)
         coarse = piece.visible > visible or _hazy_conflict(setting, piece, limit)
@@ -129,7 +134,7 @@ def screen_block(setting: Setting, block: Block, limit: float) -> Screened:
         fine.sided += piece.sided
         fine.slopes += piece.slopes
         fine.visible = max(fine.visible, piece.visible)
-        hopeless = hopeless or piece.visible > visible or setting.problem.evaluations > last
+        hopeless = hopeless or piece.visible > visible or problem.evaluations > last
     fine.state = "agrees" if _fine_enough(setting, fine, limit) else "unclear"
     return fine if fine.state == "agrees" or result.conflict or fine.visible < result.visible else result
 
@@ -194,7 +199,8 @@ def _screen_along(setting: Setting, block: Block, part: slice, directions: list[
         typical = typical_move(direction, part)
         norm = max(whole, float(np.linalg.norm(setting.gradient[part] * direction[part])))
         target = max(0.3 * threshold(setting, direction, part), 0.1 * setting.slack(direction, part))
-        estimate = line.solve(setting.step, target, pairs=6 if direction is directions[0] else 4)
+        pairs = 6 if direction is directions[0] else 3 if is_single(setting.problem) else 4
+        estimate = line.solve(setting.step, target, pairs)
 
         allowed = max(setting.slack(direction, part), threshold(setting, direction, part), line.rounding())
 
@@ -214,7 +220,7 @@ def _screen_along(setting: Setting, block: Block, part: slice, directions: list[
             setting.step = min(max(2 * estimate.step, 1e-8), 0.1)
         suspicious = disagrees(setting, line, estimate, allowed)
         if needed > 0 and (suspicious or too_coarse(line.estimate())) and is_continuous(setting, part):
-            found = along_path(setting, line, needed / 4)
+            found = along_path(setting, line, needed / 3)
             is_off = abs(found.value) > CLEAR * found.bar + allowed
             if is_off and (not too_coarse(found) or abs(found.value) > 12 * found.bar):
                 if not result.by_path or result.conflict is None or abs(found.value) > abs(result.conflict[1].value):
@@ -283,7 +289,7 @@ def check_entry(setting: Setting, flat: int, thorough: bool = True, noise: float
     part = slice(flat, flat + 1)
     line = setting.line(direction, part, noise)
     tolerance = float(setting.tolerance[flat]) * scale
-    estimate = line.solve(setting.step, 0.2 * tolerance, pairs=14 if thorough else 4)
+    estimate = line.solve(setting.step, 0.2 * tolerance, pairs=14 if thorough else 3 if is_single(problem) else 4)
     allowed = max(tolerance, setting.slack(direction, part), line.rounding())
     wrong = disagrees(setting, line, estimate, allowed, scan=thorough)
     if wrong and thorough:

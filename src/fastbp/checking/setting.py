@@ -14,6 +14,7 @@ from .noise import Noise, estimate_noise
 from .problem import Finding, Problem, Vector
 from .sanity import FirstLook, plain_scale
 
+MOST_WORK = 3e8  # evaluations times parameters: some seconds
 LAST_BITS = 1e4  # a parameter is moved by so many units in its last place at least
 
 
@@ -34,6 +35,11 @@ class Setting:
 
     def line(self, direction: Vector, support: slice | None = None, noise: float = 0.0) -> Line:
         return Line(self.problem, direction, self.gradient, max(noise, self.noise), self.centre, support)
+
+    def has_done_enough(self) -> bool:
+        """Has so much been evaluated that what is undecided is better left so?  Only networks of very many parameters
+        come to this."""
+        return self.problem.evaluations * self.scale.size > MOST_WORK
 
     def slack(self, direction: Vector, part: slice) -> float:
         """How far off the analytic slope along a direction may be for rounding alone."""
