@@ -117,8 +117,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     Notes
     -----
     The log loss is computed from the logits, not from clipped probabilities: where scikit-learn's loss stops at 36,
-    this one goes on.  A loss or gradient that is not finite ends training at once, with the parameters of the last
-    good step.
+    this one goes on.  The steps of "sgd" and "adam" are the same; "lbfgs" may take others, for its line search compares
+    losses, also far from where it ends.  A loss or gradient that is not finite ends training at once, with the
+    parameters of the last good step.
 
     An array of one row takes a short way: outputs and `partial_fit` then take microseconds, the latter if no parameter
     was set since the last one.
