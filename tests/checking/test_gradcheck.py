@@ -206,6 +206,14 @@ class TestNotAnErrorInAFormula:
         assert gradcheck(noisy(10.0), [1.0, 0.7]).verdict == "wrong"
 
 
+def test_a_gradient_of_none_is_named_by_its_blocks():
+    w0 = {"a": np.ones(2), "b": np.ones(3)}
+    report = gradcheck(lambda p: (np.sum(p["a"] ** 2), {"a": 2 * p["a"], "b": None}), w0)
+    assert report.failed_blocks == ["b"], str(report)
+    assert [finding.code for finding in report.findings] == ["none"]
+    assert gradcheck(lambda w: (np.sum(w**2), None), [1.0, 2.0]).failed_blocks == ["w"]
+
+
 class TestCost:
     def net(self, sizes=(20, 100, 25, 10), **options):
         return Net(sizes, ("tanh",) * (len(sizes) - 2), "softmax", "cross_entropy", N=64, **options)

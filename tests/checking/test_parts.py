@@ -186,6 +186,35 @@ def test_two_mistakes_at_once():
     assert any("delta = y - t" in c and "act' missing" in c for c in diagnosis.codes), str(diagnosis)
 
 
+@pytest.mark.parametrize(("switches", "codes"), [
+    ({"slope": {0: "missing", 1: "at a"}}, ["act' missing", "act' at a"]),
+    ({"scaled": {0: 2.0, 1: 2.0, 4: -1.0, 5: -1.0}}, ["factor", "sign"]),
+    ({"input": {1: "z", 2: "rolled"}}, ["z for a", "rows out of step"]),
+])
+def test_two_mistakes_of_one_kind_in_two_layers(switches, codes):
+    net = Net((3, 4, 5, 2), ("tanh", "sigmoid"), "sigmoid", "squared_error")
+    right = Network.of(as_model(net), net.X, net.T, None)
+    diagnosis = diagnose(lambda w: (right.value(w), right.gradient(w, switches)), net.w0, model=as_model(net), X=net.X,
+                         Y=net.T)
+    assert any(all(code in c for code in codes) for c in diagnosis.codes), str(diagnosis)
+
+
+def test_what_no_cause_explains_is_said():
+    net = Net((3, 4, 5, 2), ("tanh", "sigmoid"), "sigmoid", "squared_error")
+    right = Network.of(as_model(net), net.X, net.T, None)
+
+    def f(w):
+        gradient = right.gradient(w, {"slope": {0: "missing"}})
+        gradient[-2] *= 1.3
+        return right.value(w), gradient
+
+    diagnosis = diagnose(f, net.w0, model=as_model(net), X=net.X, Y=net.T)
+    assert diagnosis.codes == ["entries"], str(diagnosis)
+    assert any("W0, b0" in remark for remark in diagnosis.remarks), str(diagnosis)
+    assert len(set(diagnosis.ruled_out)) == len(diagnosis.ruled_out)
+    assert "entries" not in diagnosis.ruled_out
+
+
 def test_another_loss_than_the_model_s():
     net = Net((3, 4, 2), ("tanh",), "identity", "squared_error", mistakes={"no derivative": 1})
     other = as_model(net)

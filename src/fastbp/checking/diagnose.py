@@ -124,6 +124,12 @@ def diagnose(
     rows = None if X is None else len(X)
     if not result.causes:
         find_patterns(result, setting, rows, right)
+        named = {name for cause in result.causes for name in cause.blocks}
+        left = [name for name in result.failed_blocks if name not in named]
+        if result.causes and left:
+            result.remarks.append(f"nothing that was tried explains what is wrong in {', '.join(left)}: a mistake of "
+                                  "another kind, or several at once")
+    result.ruled_out = [code for code in dict.fromkeys(result.ruled_out) if code not in result.codes]
     report.evaluations = problem.evaluations
     return result
 
@@ -221,10 +227,11 @@ def pairs_of_mistakes(net: Network, w: Vector, user: Vector, right: Vector, vect
     found: list[tuple[Mistake, float]] = []
     for i, (first, _) in enumerate(vectors):
         for second, _ in vectors[i + 1:]:
-            if set(first.switches) & set(second.switches):
+            switches = combined(first.switches, second.switches)
+            if switches is None:
                 continue
             with np.errstate(all="ignore"):
-                both = net.gradient(w, {**first.switches, **second.switches})
+                both = net.gradient(w, switches)
             if both.size != user.size or not np.all(np.isfinite(both)):
                 continue
             fits, distance = same(both, user, setting)
@@ -235,6 +242,16 @@ def pairs_of_mistakes(net: Network, w: Vector, user: Vector, right: Vector, vect
                 if len(found) >= 3:
                     return found
     return found
+
+
+def combined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any] | None:
+    """The switches of two mistakes at once; None if they contradict each other."""
+    result = {**first, **second}
+    for key in set(first) & set(second):
+        if not isinstance(first[key], dict) or set(first[key]) & set(second[key]):
+            return None
+        result[key] = {**first[key], **second[key]}  # in different layers or blocks
+    return result
 
 
 def find_patterns(result: Diagnosis, setting: Setting, rows: int | None, right: Vector | None) -> None:

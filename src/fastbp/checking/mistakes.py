@@ -67,15 +67,15 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
         if act != "identity":
             yield Mistake("act' missing", f"The derivative of the activation is missing in {where}: the error is "
                                           f"passed "
-                          "down through the weights alone.", right, {"slope": ("missing", i)})
+                          "down through the weights alone.", right, {"slope": {i: "missing"}})
             yield Mistake("act' at a", f"In {where} the derivative is taken at a, the activation's result, "
                                        f"instead of at "
-                          "z, its argument.", right, {"slope": ("at a", i)})
+                          "z, its argument.", right, {"slope": {i: "at a"}})
         if act in ("tanh", "sigmoid"):
             yield Mistake("1 - a", f"In {where} the derivative is taken to be 1 - a.",
-                          "tanh' = 1 - a^2; sigmoid' = a (1 - a)", {"slope": ("1 - a", i)})
+                          "tanh' = 1 - a^2; sigmoid' = a (1 - a)", {"slope": {i: "1 - a"}})
             yield Mistake("derivative a", f"In {where} the derivative is taken to be a itself.",
-                          "tanh' = 1 - a^2; sigmoid' = a (1 - a)", {"slope": ("a", i)})
+                          "tanh' = 1 - a^2; sigmoid' = a (1 - a)", {"slope": {i: "a"}})
         following = net.hidden[i + 1] if i + 1 < L - 1 else net.output
         others = [following] + [h for h in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu")]
         for other in dict.fromkeys(others):
@@ -83,7 +83,7 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
                 continue
             whose = "the next layer's activation" if other == following else f"the activation {other}"
             yield Mistake("next layer's activation" if other == following else "another activation's derivative",
-                          f"In {where} the derivative is that of {whose} ({other}).", right, {"slope": (other, i)})
+                          f"In {where} the derivative is that of {whose} ({other}).", right, {"slope": {i: other}})
     for i in range(1, L):
         if net.sizes[i] == net.sizes[i + 1]:
             yield Mistake("W not transposed", f"The error is passed down through W{i} instead of its transpose; "
@@ -91,10 +91,10 @@ def known_mistakes(net: Network) -> Iterator[Mistake]:
                           "happen to agree because the matrix is square.", f"delta_{i + 1} @ W{i}.T",
                           {"not transposed": i})
         yield Mistake("z for a", f"The gradient of W{i} uses z, before the activation, instead of a.",
-                      f"grad W{i} = a_{i}.T @ delta_{i + 1}", {"input": ("z", i)})
+                      f"grad W{i} = a_{i}.T @ delta_{i + 1}", {"input": {i: "z"}})
     for i in range(L):
         yield Mistake("rows out of step", f"The gradient of W{i} pairs each error with the activations of the example "
-                      "before it.", f"grad W{i} = a_{i}.T @ delta_{i + 1}, same rows in both", {"input": ("rolled", i)})
+                      "before it.", f"grad W{i} = a_{i}.T @ delta_{i + 1}, same rows in both", {"input": {i: "rolled"}})
     every = {k: 1.0 for k in range(2 * L)}
     groups: list[tuple[str, list[int]]] = [("everywhere", list(every))]
     groups += [(f"in layer {i + 1} only", [2 * i, 2 * i + 1]) for i in range(L)] if L > 1 else []

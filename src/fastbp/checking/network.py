@@ -202,10 +202,9 @@ class Network:
         G: list[Matrix] = [np.zeros(0)] * (2 * L)
         for i in range(L - 1, -1, -1):
             a = A[i]
-            if m.get("input") == ("z", i):
-                a = Z[i - 1]
-            elif m.get("input") == ("rolled", i):
-                a = np.roll(a, 1, axis=0)
+            kind = m.get("input", {}).get(i)
+            if kind:
+                a = Z[i - 1] if kind == "z" else np.roll(a, 1, axis=0)
             G[2 * i], G[2 * i + 1] = a.T @ d, d.sum(0)
             if i == 0:
                 break
@@ -214,19 +213,17 @@ class Network:
                 W = W - m["updated"] * G[2 * i]
             back = d @ (W if m.get("not transposed") == i else W.T)
             name, z = self.hidden[i - 1], Z[i - 1]
-            kind = m.get("slope", ("", -1))
-            if kind[1] != i - 1:
-                D = slope(name, z)
-            elif kind[0] == "missing":
+            kind = m.get("slope", {}).get(i - 1, name)
+            if kind == "missing":
                 D = np.ones_like(z)
-            elif kind[0] == "at a":
+            elif kind == "at a":
                 D = slope(name, A[i])
-            elif kind[0] == "1 - a":
+            elif kind == "1 - a":
                 D = 1 - A[i]
-            elif kind[0] == "a":
+            elif kind == "a":
                 D = A[i]
             else:
-                D = slope(kind[0], z)
+                D = slope(kind, z)
             d = back * D
         if self.decay or m.get("decay") == "added":
             for k, p in enumerate(P):

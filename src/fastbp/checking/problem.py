@@ -179,6 +179,8 @@ class Parameters:
     def gradient_vector(self, grad: Any) -> tuple[Vector, float, list[Finding]]:
         """The user's gradient as a vector, the rounding unit of its dtype, and what was odd about it."""
         findings: list[Finding] = []
+        if grad is None:
+            raise BadGradient("none", "the gradient is None")
         if self.kind == "array":
             pieces, shapes, names = [_as_array(grad)], self.shapes, ["the gradient"]
         else:
@@ -197,6 +199,10 @@ class Parameters:
                 got = f"{len(grad)} arrays" if isinstance(grad, (list, tuple)) else type(grad).__name__
                 raise BadGradient("length", f"w0 is a list of {len(keys)} arrays, so the gradient must be one; "
                                             f"got {got}")
+            absent = [str(k) for k in keys if grad[k] is None]
+            if absent:
+                raise BadGradient("none", f"the gradient is None in the blocks {absent}: the loss was computed without "
+                                          "them (detached, frozen, or backward was not called?)", absent)
             pieces = [_as_array(grad[k]) for k in keys]
             shapes, names = self.shapes, [f"gradient block {k!r}" for k in keys]
         for piece, shape, name, key in zip(pieces, shapes, names, self.keys or [None], strict=False):
