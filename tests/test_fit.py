@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import reference
+from conftest import SANITIZED
 from test_optim import RULES
 
 import fastbp
@@ -390,9 +391,10 @@ def test_ctrl_c_ends_a_step_that_takes_seconds(sizes, threads):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.skipif(SANITIZED, reason="takes minutes there")
 def test_a_step_given_up_for_a_signal_that_ends_nothing_is_done_again():
     rng = np.random.default_rng(0)
-    X, Y = rng.normal(size=(300_000, 2)).astype(np.float32), rng.normal(size=(300_000, 1)).astype(np.float32)
+    X, Y = rng.normal(size=(200_000, 2)).astype(np.float32), rng.normal(size=(200_000, 1)).astype(np.float32)
     nets, seen = [make((2, 150, 150, 150, 1), dtype=np.float32) for _ in range(2)], []
 
     def fit(net):
