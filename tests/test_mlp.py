@@ -42,13 +42,14 @@ def agrees(net, X, Y, **call):
     return loss, grad
 
 
+@pytest.mark.parametrize("extra_rows", [0, 20, 513])  # W is read in place both ways; forward only; or packed
 @pytest.mark.parametrize("width", range(1, 71))
-def test_gradient_is_that_of_plain_numpy_at_every_width(isa, dtype, width):
+def test_gradient_is_that_of_plain_numpy_at_every_width(isa, dtype, width, extra_rows):
     names = itertools.cycle(("tanh", "gelu", "sigmoid", "silu", "softplus", "elu"))
     for sizes in ((width, 3, 2), (2, width, 2), (3, width, width, 1), (4, 5, width)):
         hidden = [next(names) for _ in sizes[2:]]
         net = make(dtype, sizes, activation=hidden, output_activation="identity", loss="squared_error")
-        X, Y = data(dtype, m=1 + width % 7, n_in=sizes[0], n_out=sizes[-1])
+        X, Y = data(dtype, m=1 + width % 7 + extra_rows, n_in=sizes[0], n_out=sizes[-1])
         agrees(net, X, Y)
 
 

@@ -70,8 +70,9 @@ cdef inline Weights weights_of(const Step *s, Py_ssize_t index, real *scratch) n
     w.fan_out = layer.fan_out
     w.packed = NULL
     w.transposed = NULL
-    if not s.plan.in_place:
+    if not reads_in_place(s.plan, layer):
         w.packed = panels_of(s, scratch) + layer.packed
+    if not s.plan.in_place:
         w.transposed = panels_of(s, scratch) + layer.transposed
     return w
 

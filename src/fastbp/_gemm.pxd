@@ -256,8 +256,12 @@ cdef inline void pack_strips(
         for t in range(strips):
             r = small + 1 if t < larger else small
             prefetch_line(row + 12 * lda)       # rows are pages apart
-            for v in range((TILE_ROWS_3 + VL - 1) // VL):
-                store_edge(out + v * VL, load_edge(row + v * VL, r - v * VL), TILE_ROWS_3 - v * VL)
+            prefetch_to_write(out + 2 * LINE)
+            if TILE_ROWS_3 < VL:
+                vstore_half(out, load_edge(row, r))
+            else:
+                for v in range(TILE_ROWS_3 // VL):
+                    vstore(out + v * VL, load_edge(row + v * VL, r - v * VL))
             row += r
             out += strip_size(depth)
 

@@ -24,7 +24,9 @@ cdef struct Net:
 
 cdef enum:
     MAX_CHUNKS = 16
+    PACK_PARTS = 4                  # that each W and W^T are packed in, for threads to have about the same to do
     GRADIENT_ROWS = 128             # rows of dW in a task, at most
+    PACKING_ROWS = 512              # of a batch, at most, for which a narrow layer's W is not worth packing
     OWN_PANELS = 1280 * 1024        # bytes of parameters, at most, that each thread packs for itself
     RANGE = 128                     # parameters: their squares are added up, and they are shared out, by so many
 
@@ -96,6 +98,12 @@ cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
     if layer.fan_in * layer.fan_out < 8192:
         return blocks_of(layer.fan_in, rows)
     return 2 * blocks_of(layer.fan_in, 2 * rows)
+
+
+cdef inline bint reads_in_place(const Plan *plan, const Layer *layer) noexcept nogil:
+    """Whether the way forward reads W where it stands: for few rows of a batch, or more where those of W are short."""
+    return plan.in_place or (plan.rows <= PACKING_ROWS and layer.fan_out * <Py_ssize_t> sizeof(real) <= 1024
+                             and (PANEL_CACHE > 1 or not falls_on_few_sets(layer.fan_out)))
 
 
 cdef inline Py_ssize_t gathered_size(const Plan *plan, Py_ssize_t fan_out) noexcept nogil:

@@ -20,12 +20,14 @@ cdef extern from "simd.h" nogil:
         DEPTH_BLOCK
         ROW_BLOCK
         SECOND_CACHE    # bytes
+        PANEL_CACHE
         TILE_ROWS_1
         TILE_ROWS_2
         TILE_ROWS_3
 
     vreal vload(const real *p) noexcept
     void vstore(real *p, vreal x) noexcept
+    void vstore_half(real *p, vreal x) noexcept
     vreal vload_first(const real *p, int n) noexcept
     void vstore_first(real *p, vreal x, int n) noexcept
     vreal vfirst(vreal x, int n) noexcept
@@ -43,7 +45,6 @@ cdef extern from "simd.h" nogil:
     vreal vquotient(vreal a, vreal b) noexcept
     void prefetch_line(const void *p) noexcept
     void prefetch_to_write(const real *p) noexcept
-    void write_back(real *p) noexcept
 
     vint vless(vreal a, vreal b) noexcept
     vint vless_equal(vreal a, vreal b) noexcept

@@ -45,7 +45,7 @@ cdef inline Py_ssize_t tasks_of(const Step *s, int stage) noexcept nogil:
     cdef Py_ssize_t total = 0
     cdef int i
     if stage == PACK:
-        return 0 if s.plan.in_place or s.plan.own_panels else 2 * s.net.n_layers
+        return 0 if s.plan.in_place or s.plan.own_panels else 2 * PACK_PARTS * s.net.n_layers
     if stage == JUDGE:
         return 1
     if stage == CHUNKS or stage == FORWARD:
@@ -132,7 +132,7 @@ cdef inline void join_gradients(const Step *s, Py_ssize_t chunk, int threads, Te
         if chunk < middles[depth] if threads == 1 else take_number(&team.joined[sums[depth] * NUMBERS_APART]) == 0:
             return
         add_gradients(chunk_gradient(s, begins[depth]), chunk_gradient(s, middles[depth]), s.net.n_parameters,
-                      chunk_gradient(s, begins[depth]), False)
+                      chunk_gradient(s, begins[depth]))
 
 
 cdef inline void do_task(
@@ -150,7 +150,7 @@ cdef inline void do_task(
     elif stage == BLOCKS:
         block_task(s, slab, task, thread)
     elif stage == GRADIENTS:
-        gradient_task(s, slab, task, thread)
+        gradient_task(s, slab, task, min(threads, MAX_SHARES), thread)
     elif stage == FORWARD:
         forward_task(s, task, thread)
     elif stage == TAPE_FORWARD:
@@ -189,26 +189,22 @@ cdef inline Py_ssize_t slab_at(const Step *s, Py_ssize_t k) noexcept nogil:
 
 
 cdef inline void pack_own(const Step *s, int threads, int thread) noexcept nogil:
-    """All panels for one thread; first what is made of the parameters that it updates itself.
-
-    The others it has to fetch.  If they are about to be updated, one of their readers claims their lines as soon as it
-    has read them; their owner is done with them by then, and if it is not, nothing is lost but time.
-    """
+    """All panels for one thread; first what is made of the parameters that it updates itself: the others it fetches."""
     cdef real *panels = panels_of(s, s.memory + s.plan.scratch_at + thread * s.plan.scratch_size)
-    cdef Py_ssize_t begin
-    cdef int k, owner
+    cdef int k
     for k in range(threads):
-        owner = (thread + k) % threads
-        pack_part(s, threads, thread, owner, panels)
-        if k == 1 and s.update.rule != NO_UPDATE:
-            begin = first_parameter(s, threads, owner)
-            claim_lines(s.update.parameters + begin, first_parameter(s, threads, owner + 1) - begin)
+        pack_part(s, threads, thread, (thread + k) % threads, panels)
+
+
+cdef inline Py_ssize_t tasks_before(const Step *s, int stage, Py_ssize_t shares, Py_ssize_t k) noexcept nogil:
+    """The first task of share k of a stage's."""
+    return gradient_tasks_before(s, shares, k) if stage == GRADIENTS else share(tasks_of(s, stage), shares, k)
 
 
 cdef inline void share_tasks(
-    Step *s, int stage, Py_ssize_t slab, Py_ssize_t n, int parity, int threads, int thread, Team *team,
+    Step *s, int stage, Py_ssize_t slab, int parity, int threads, int thread, Team *team,
 ) noexcept nogil:
-    """A thread's part of the n tasks of a stage: its share of them, then what is left of the others'.
+    """A thread's part of the tasks of a stage: its share of them, then what is left of the others'.
 
     A share's first task is its owner's, who takes it without asking; numbers are taken for the rest.  A line of cache
     that only its owner writes stays with it: between cores far apart each change of hands takes 0.2 microseconds.
@@ -216,8 +212,8 @@ cdef inline void share_tasks(
     cdef Py_ssize_t shares = shares_of(threads), helped, k, begin, end, task
     for helped in range(shares):
         k = (thread + helped) % shares
-        begin = share(n, shares, k)
-        end = share(n, shares, k + 1)
+        begin = tasks_before(s, stage, shares, k)
+        end = tasks_before(s, stage, shares, k + 1)
         if k == thread and begin < end:
             do_task(s, stage, slab, begin, threads, thread, team)
         task = begin + 1
@@ -245,7 +241,7 @@ cdef inline separate_void run_thread(Step *s, int threads, int thread, Team *tea
         elif stage == UPDATE:
             update_guarded(s, first_parameter(s, threads, thread), first_parameter(s, threads, thread + 1))
         elif threads > 1:
-            share_tasks(s, stage, slab_at(s, k), n, meetings % 2, threads, thread, team)
+            share_tasks(s, stage, slab_at(s, k), meetings % 2, threads, thread, team)
         else:
             for task in range(n):
                 do_task(s, stage, slab_at(s, k), task, threads, thread, team)

@@ -25,18 +25,22 @@ cdef inline Py_ssize_t first_parameter(const Step *s, int threads, int thread) n
 
 
 cdef inline void pack_task(const Step *s, Py_ssize_t task, real *panels) noexcept nogil:
-    """Pack W (even tasks) or W^T (odd tasks) of a layer."""
-    cdef Py_ssize_t fan_in = s.net.layers[task // 2].fan_in
+    """Pack a part of the rows of W (even tasks) or of the vectors of W^T (odd tasks) of a layer."""
+    cdef Py_ssize_t index = task // (2 * PACK_PARTS), part = task // 2 % PACK_PARTS
+    cdef Py_ssize_t fan_in = s.net.layers[index].fan_in, n = fan_in if task % 2 == 0 else vectors(fan_in)
+    cdef Py_ssize_t begin = share(n, PACK_PARTS, part), end = share(n, PACK_PARTS, part + 1)
     if task % 2 == 0:
-        pack_rows_of_w(s, task // 2, 0, fan_in, panels)
+        pack_rows_of_w(s, index, begin, end, panels)
     else:
-        pack_vectors_of_wt(s, task // 2, 0, vectors(fan_in), panels)
+        pack_vectors_of_wt(s, index, begin, end, panels)
 
 
 cdef inline void pack_rows_of_w(
     const Step *s, Py_ssize_t index, Py_ssize_t begin, Py_ssize_t end, real *panels,
 ) noexcept nogil:
     cdef const Layer *layer = &s.net.layers[index]
+    if reads_in_place(s.plan, layer):
+        return
     pack_weights(s.parameters + layer.weights, s.parameters + layer.biases, layer.fan_in, layer.fan_out, begin, end,
                  panels + layer.packed)
 
@@ -146,15 +150,32 @@ cdef inline void block_task(const Step *s, Py_ssize_t slab, Py_ssize_t block, in
     s.losses[slab * blocks + block] = total
 
 
-cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task, int thread) noexcept nogil:
+cdef inline Py_ssize_t gradient_tasks_before(const Step *s, Py_ssize_t shares, Py_ssize_t k) noexcept nogil:
+    """Parts of gradients before share k of them, which has a share of every layer's: some are much more work."""
+    cdef Py_ssize_t total = 0
+    cdef int i
+    for i in range(s.net.n_layers):
+        total += share(gradient_tasks(&s.net.layers[i]), shares, k)
+    return total
+
+
+cdef inline void gradient_task(
+    const Step *s, Py_ssize_t slab, Py_ssize_t task, Py_ssize_t shares, int thread,
+) noexcept nogil:
     """One part of a layer's gradient over all rows of a slab."""
     cdef const Plan *plan = s.plan
-    cdef Py_ssize_t begin = slab_begin(plan, slab), parts, fan_in
+    cdef Py_ssize_t begin = slab_begin(plan, slab), parts = gradient_tasks(&s.net.layers[0]), k = 0, here, fan_in
     cdef int i = 0
-    while task >= gradient_tasks(&s.net.layers[i]):
-        task -= gradient_tasks(&s.net.layers[i])
+    while gradient_tasks_before(s, shares, k + 1) <= task:
+        k += 1
+    task -= gradient_tasks_before(s, shares, k)
+    here = share(parts, shares, k + 1) - share(parts, shares, k)
+    while task >= here:
+        task -= here
         i += 1
-    parts = gradient_tasks(&s.net.layers[i])
+        parts = gradient_tasks(&s.net.layers[i])
+        here = share(parts, shares, k + 1) - share(parts, shares, k)
+    task += share(parts, shares, k)
     fan_in = s.net.layers[i].fan_in
     gradient_part(s, s.memory + plan.regions_at, plan.slab_rows, slab_begin(plan, slab + 1) - begin,
                   begin, i, share(fan_in, parts, task), share(fan_in, parts, task + 1), s.gradient, slab > 0,
@@ -163,30 +184,14 @@ cdef inline void gradient_task(const Step *s, Py_ssize_t slab, Py_ssize_t task, 
 
 # ---- adding up and updating, a range of parameters each --------------------------------------------------------------
 
-cdef inline void claim_lines(real *p, Py_ssize_t n) noexcept nogil:
-    """Become the only owner of the cache lines of n numbers that another core wrote and this one has read.
-
-    Left in both caches, each would cost the other core's next write a round trip of its own, one after the other;
-    owned by one, they are fetched many at a time.  (Zen 4: 29 ns a line against 6 between cores far apart, 7 against 2
-    between near ones.)  They are written, with what they hold: others may read them meanwhile, but not write.
-    """
-    cdef Py_ssize_t i = 0
-    while i < n:
-        write_back(p + i)
-        i += LINE
-
-
 cdef inline separate_void add_gradients(
-    real *first, real *second, Py_ssize_t n, real *total, bint claim,
+    const real *first, const real *second, Py_ssize_t n, real *total,
 ) noexcept nogil:
-    """total = first + second, n numbers each; claim: other threads wrote some of them."""
+    """total = first + second, n numbers each."""
     cdef Py_ssize_t i = 0
     while i < n:
         store_edge(total + i, load_edge(first + i, n - i) + load_edge(second + i, n - i), n - i)
         i += VL
-    if claim:
-        claim_lines(first, n)
-        claim_lines(second, n)
 
 
 cdef inline double sum_of_squares(const real *x, Py_ssize_t n) noexcept nogil:
@@ -238,14 +243,18 @@ cdef inline void take_squares(const Step *s, Py_ssize_t begin, Py_ssize_t end) n
 cdef inline void finish(const Step *s, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """Add the two halves of the gradient for some ranges of parameters, and update these; if guarded, only prepare it.
 
-    A few ranges at a time, so that the sum is in the first-level cache still.
+    A few ranges at a time, so that the sum is in the first-level cache still.  Other cores have read the parameters:
+    their lines are taken back all at once, for one by one each write would wait for a round trip.
     """
-    cdef Py_ssize_t next_begin
+    cdef Py_ssize_t next_begin = begin
+    while s.threads > 1 and s.update.rule != NO_UPDATE and next_begin < end:
+        prefetch_to_write(s.update.parameters + next_begin)
+        next_begin += LINE
     while begin < end:
         next_begin = min(begin + 8 * RANGE, end)
         if s.plan.n_chunks > 1:
             add_gradients(chunk_gradient(s, 0) + begin, chunk_gradient(s, s.plan.n_chunks // 2) + begin,
-                          next_begin - begin, s.gradient + begin, s.threads > 1)
+                          next_begin - begin, s.gradient + begin)
         if s.guarded:
             take_squares(s, begin, next_begin)
         else:

@@ -82,6 +82,7 @@ typedef real vreal_anywhere;
 #define DEPTH_BLOCK 512
 #define ROW_BLOCK 128
 #define SECOND_CACHE (1024 * 1024)
+#define PANEL_CACHE 2   /* the level that a panel of B stays in */
 #define TILE_ROWS_1 12
 #define TILE_ROWS_2 12
 #define TILE_ROWS_3 8
@@ -90,6 +91,7 @@ typedef real vreal_anywhere;
 #define DEPTH_BLOCK 192
 #define ROW_BLOCK 96
 #define SECOND_CACHE (512 * 1024)
+#define PANEL_CACHE 1
 #define TILE_ROWS_1 12
 #define TILE_ROWS_2 6
 #define TILE_ROWS_3 4
@@ -97,6 +99,8 @@ typedef real vreal_anywhere;
 
 static inline vreal vload(const real *p) { return *(const vreal_anywhere *)p; }
 static inline void vstore(real *p, vreal x) { *(vreal_anywhere *)p = x; }
+/* The lower half of x.  (Masked stores are slow on AMD's processors without AVX-512.) */
+static inline void vstore_half(real *p, vreal x) { memcpy(p, &x, sizeof x / 2); }
 
 #if FASTBP_VECTORS
 static inline vreal vset(real x) { return x - (vreal){0}; }          /* -0.0 stays -0.0 */
@@ -156,8 +160,6 @@ static inline vreal vmax(vreal a, vreal b) { return FASTBP_MINMAX(max, pd)(a, b)
 #define prefetch_to_write(p) ((void)(p))
 #endif
 #define LINE ((int)(64 / sizeof(real)))
-/* Write a number with the value it has. */
-static inline void write_back(real *p) { *(volatile real *)p = *(volatile real *)p; }
 
 /* mask ? a : b, lane by lane */
 static inline vreal vselect(vint mask, vreal a, vreal b)
