@@ -150,7 +150,7 @@ cdef inline void do_task(
     elif stage == BLOCKS:
         block_task(s, slab, task, thread)
     elif stage == GRADIENTS:
-        gradient_task(s, slab, task, min(threads, MAX_SHARES), thread)
+        gradient_task(s, slab, task, shares_of(threads), thread)
     elif stage == FORWARD:
         forward_task(s, task, thread)
     elif stage == TAPE_FORWARD:
