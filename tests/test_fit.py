@@ -391,7 +391,7 @@ def test_ctrl_c_ends_a_step_that_takes_seconds(sizes, threads):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.skipif(SANITIZED, reason="takes minutes there")
+@pytest.mark.skipif(SANITIZED, reason="takes a minute there")
 def test_a_step_given_up_for_a_signal_that_ends_nothing_is_done_again():
     rng = np.random.default_rng(0)
     X, Y = rng.normal(size=(200_000, 2)).astype(np.float32), rng.normal(size=(200_000, 1)).astype(np.float32)
