@@ -3,6 +3,7 @@
     python bench/run.py                   the table and the extra shapes, beside what is installed
     python bench/run.py --quick           three of the cases
     python bench/run.py --sweep --save    all, also against width and batch; kept in bench/results
+    FASTBP_ISA=avx2 python bench/run.py   as on a machine without AVX-512: its peers are kept from it, too
 
 Every peer runs in a process of its own, so that no library's threads spin while another is timed, and all
 of them wait while one works. For each case, losses and gradients must first agree; then, round after round,
@@ -35,6 +36,15 @@ AGREEMENT_RELU = {"f32": 2e-3, "f64": 1e-10}
 KINDS = ("gradient", "step")  # what everyone does; two more tell fastbp's phases apart
 PHASES = ("forward", "value")
 OURS = ("fastbp", "one thread")
+# What keeps the peers from more than AVX2, as far as they can be kept from it.
+AVX2_ONLY = {
+    "OPENBLAS_CORETYPE": "Haswell",  # NumPy's and SciPy's products
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch, and the libraries that it calls
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",  # JAX
+}
 
 
 def _tidy_environment(threads: int) -> None:
@@ -250,7 +260,7 @@ def machine(threads: int) -> dict[str, Any]:
     elif isa == "avx512" and int(entries.get("cpu family", 0)) >= 26:
         kind += "-zen5"
     wanted = os.environ.get("FASTBP_ISA", isa)
-    if wanted != isa:  # not what such a machine does: a result of its own, beside that of the peers at their best
+    if wanted != isa:  # not what such a machine does: a result of its own
         kind += f"-running-{wanted}"
     packages = ("fastbp", "numpy", "torch", "jax", "jaxlib", "scikit-learn", "scipy")
     versions = {}
@@ -313,6 +323,8 @@ def main() -> int:
     groups += ["widths", "batches"] if options.sweep else []
 
     about = machine(options.threads)
+    if about["kind"].endswith("-running-avx2"):
+        os.environ.update(AVX2_ONLY)
     workers = [Worker(name, options.threads) for name in wanted if name not in missing]
     result: dict[str, Any] = {"machine": about, "cases": []}
     try:

@@ -69,7 +69,7 @@ def describe(result: Result) -> str:
 def title(result: Result) -> str:
     """Return the name of the kind of machine."""
     kind = str(result["machine"]["kind"]).upper().replace("AVX512", "AVX-512")
-    return kind.replace("-INTEL", ", Intel").replace("-ZEN5", ", Zen 5").replace("-RUNNING-", " running ")
+    return kind.replace("-INTEL", ", Intel").replace("-ZEN5", ", Zen 5").replace("-RUNNING-", ", running ")
 
 
 def header(names: list[str]) -> str:
@@ -254,9 +254,9 @@ def main() -> None:
         if "peak" not in result:  # of another bench
             continue
         full.append(full_table(result))
+        short.append(short_table(result))
         if "-running-" in result["machine"]["kind"]:  # kernels that the machine would not choose
             continue
-        short.append(short_table(result))
         if any(entry["group"] in ("widths", "batches") for entry in result["cases"]):
             picture = path.with_name(f"{path.stem}-time.svg")
             plot(result, picture)
