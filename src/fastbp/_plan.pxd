@@ -101,8 +101,13 @@ cdef inline Py_ssize_t gradient_tasks(const Layer *layer) noexcept nogil:
 
 
 cdef inline bint reads_in_place(const Plan *plan, const Layer *layer) noexcept nogil:
-    """Whether the way forward reads W where it stands: for few rows of a batch, or more where those of W are short."""
-    return plan.in_place or (plan.rows <= PACKING_ROWS and layer.fan_out * <Py_ssize_t> sizeof(real) <= 1024
+    """Whether the way forward reads W where it stands: for few rows of a batch, or more where those of W are short.
+
+    A tape's copy of the parameters has nothing readable past its end.
+    """
+    if plan.mode == TAPE or plan.rows > PACKING_ROWS:
+        return False
+    return plan.in_place or (layer.fan_out * <Py_ssize_t> sizeof(real) <= 1024
                              and (PANEL_CACHE > 1 or not falls_on_few_sets(layer.fan_out)))
 
 

@@ -204,6 +204,7 @@ class Ranks:
         """End all ranks: there is no way left to agree."""
         traceback.print_exception(type(error), error, error.__traceback__)
         print(f"fastbp: rank {self.rank} ends all ranks after this error", file=sys.stderr, flush=True)
+        time.sleep(0.3)  # or mpiexec ends before it has passed this on
         self._comm.Abort(1)
         raise error
 
