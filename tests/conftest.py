@@ -1,11 +1,16 @@
 """Every kernel variant that this machine can run, both dtypes, and arrays of every awkward layout."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
 
 from fastbp import _dispatch
+
+# A shell without job control starts what it puts into the background with Ctrl-C ignored, and tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ISAS = tuple(_dispatch.available())
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
