@@ -3,7 +3,7 @@
     python bench/run.py                   the table and the extra shapes, beside what is installed
     python bench/run.py --quick           three of the cases
     python bench/run.py --sweep --save    all, also against width and batch; kept in bench/results
-    FASTBP_ISA=avx2 python bench/run.py   as on a machine without AVX-512: its peers are kept from it, too
+    FASTBP_ISA=avx2 python bench/run.py   as on a machine without AVX-512, with the peers that can be kept from it, too
 
 Every peer runs in a process of its own, so that no library's threads spin while another is timed, and all
 of them wait while one works. For each case, losses and gradients must first agree; then, round after round,
@@ -36,15 +36,15 @@ AGREEMENT_RELU = {"f32": 2e-3, "f64": 1e-10}
 KINDS = ("gradient", "step")  # what everyone does; two more tell fastbp's phases apart
 PHASES = ("forward", "value")
 OURS = ("fastbp", "one thread")
-# What keeps the peers from more than AVX2, as far as they can be kept from it.
+# What keeps the peers from more than AVX2. Those that compile for the processor they find cannot be kept from it.
 AVX2_ONLY = {
     "OPENBLAS_CORETYPE": "Haswell",  # NumPy's and SciPy's products
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch, and the libraries that it calls
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",  # JAX
 }
+COMPILING = ("torch.compile", "jax")
 
 
 def _tidy_environment(threads: int) -> None:
@@ -325,6 +325,7 @@ def main() -> int:
     about = machine(options.threads)
     if about["kind"].endswith("-running-avx2"):
         os.environ.update(AVX2_ONLY)
+        wanted = [name for name in wanted if name not in COMPILING]
     workers = [Worker(name, options.threads) for name in wanted if name not in missing]
     result: dict[str, Any] = {"machine": about, "cases": []}
     try:
