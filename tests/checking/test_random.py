@@ -51,6 +51,13 @@ def test_a_mean_of_sides_where_many_kinks_meet_is_right(seed):
     assert report.ok, f"{case.text}\n{report}"
 
 
+@pytest.mark.parametrize("rng", range(4))
+def test_a_mean_of_sides_is_not_called_wrong_for_unlucky_points_around_it(rng):
+    case = draw_mean_of_sides(98012)
+    report = gradcheck(case.f.value, case.w0, case.layout, grad=case.f.gradient, rng=rng)
+    assert report.verdict != "wrong", f"{case.text}\n{report}"
+
+
 def test_a_small_error_where_many_kinks_meet_is_no_mean_of_sides():
     case = draw_in_reach(500)
     report = gradcheck(case.f, case.w0, case.layout)

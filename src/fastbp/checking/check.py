@@ -348,6 +348,11 @@ class Check:
                                           for line in (*s.lines, conflicts[s.block.name])])
         setting = replace(setting, noise=noisiest)
         outcome = certify(setting, conflicts, hazy | doubtful, self.problem.blocks, excluded, kinked)
+        if outcome.wrong:  # unless only the points around w0 were unlucky: then others vouch for it
+            again = certify(setting, conflicts, hazy | doubtful, self.problem.blocks, excluded, kinked)
+            for name in set(outcome.wrong) & set(again.certified):
+                outcome.wrong.remove(name)
+                outcome.unclear.append(name)
         for block in self.problem.blocks:
             if block.name in outcome.certified and (block.name in hazy or block.name in kinky):
                 report, (share, around) = reports[block.name], outcome.visible[block.name]
